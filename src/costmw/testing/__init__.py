@@ -1,0 +1,1 @@
+"""Run apps and tests against a provider that costs nothing."""
