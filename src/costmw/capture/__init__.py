@@ -1,0 +1,1 @@
+"""How calls are seen: HTTP clients and decorated functions."""

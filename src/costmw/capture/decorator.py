@@ -1,0 +1,199 @@
+"""`@metered`: tags for everything that a function does, and calls that nothing else sees."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from costmw.capture.manual import RecordArguments, checked
+from costmw.context import Block, close_block, current_block, reopen_block
+from costmw.meter import current_meter
+
+if TYPE_CHECKING:
+    from costmw.meter import Meter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ReadUsage = Callable[[Any], RecordArguments | None]
+
+logger = logging.getLogger("costmw")
+
+
+@overload
+def metered(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def metered(
+    function: None = None,
+    /,
+    *,
+    usage: ReadUsage | None = None,
+    meter: Meter | None = None,
+    **tags: object,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def metered(
+    function: Any = None,
+    /,
+    *,
+    usage: ReadUsage | None = None,
+    meter: Meter | None = None,
+    **tags: object,
+) -> Any:
+    """Tag every call that a function makes: `@metered(feature="chat")`.
+
+    Works on functions, coroutine functions, generators and async generators; in a
+    generator the tags hold while its own code runs, not while its consumer's does.
+    A bare `@metered` names the feature after the function.
+
+    Args:
+        function: the function, when used without brackets.
+        usage: reads the return value (a generator's last item) and gives the arguments
+            of `Meter.record()`, or None when nothing was billed. It is asked only when
+            no client below recorded anything: for SDKs that cannot be instrumented.
+        meter: where to record; the request's own, or the newest, when left out.
+        tags: the tags.
+    """
+    if function is None:
+        return functools.partial(_decorate, usage=usage, meter=meter, tags=tags)
+    return _decorate(function, usage=usage, meter=meter, tags={"feature": function.__name__})
+
+
+def _decorate(
+    function: Any, *, usage: ReadUsage | None, meter: Meter | None, tags: Mapping[str, object]
+) -> Any:
+    def run() -> _Run:
+        return _Run(tags, usage, meter)
+
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        def make_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            return _drive_async(run(), function(*args, **kwargs))
+
+        return make_async_generator
+
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def make_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            return _drive(run(), function(*args, **kwargs))
+
+        return make_generator
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            running = run()
+            with running:
+                result = await function(*args, **kwargs)
+            await running.record_async(result)
+            return result
+
+        return call_async
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        running = run()
+        with running:
+            result = function(*args, **kwargs)
+        running.record(result)
+        return result
+
+    return call
+
+
+class _Run:
+    """One run of a metered function: its block of tags, and what it may record."""
+
+    def __init__(
+        self, tags: Mapping[str, object], usage: ReadUsage | None, meter: Meter | None
+    ) -> None:
+        self._block = Block(tags, current_block())
+        self._usage = usage
+        self._meter = meter
+
+    def __enter__(self) -> None:
+        reopen_block(self._block)
+
+    def __exit__(self, *error: object) -> None:
+        close_block(self._block)
+
+    def record(self, result: Any) -> None:
+        if read := self._read(result):
+            meter, call = read
+            with self:
+                meter.record(**call)
+
+    async def record_async(self, result: Any) -> None:
+        if read := self._read(result):
+            meter, call = read
+            with self:
+                await meter.arecord(**call)
+
+    def _read(self, result: Any) -> tuple[Meter, RecordArguments] | None:
+        if self._usage is None or self._block.captured:
+            return None
+        meter = self._meter or current_meter()
+        if meter is None:
+            logger.warning("@metered(usage=...) has no Meter to record to: make one first")
+            return None
+        try:
+            call = self._usage(result)
+            if call is not None:
+                checked(**call)
+        except Exception as error:  # noqa: BLE001 - the function itself went well
+            meter.fault(error, "what usage= read from a metered function")
+            return None
+        return (meter, call) if call is not None else None
+
+
+def _drive(run: _Run, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run a generator step by step, each step inside the block."""
+    last: Any = None
+    resume: Callable[[], Any] = functools.partial(next, inner)
+    while True:
+        try:
+            with run:
+                last = resume()
+        except StopIteration as stop:
+            run.record(last)
+            return stop.value
+        try:
+            sent = yield last
+        except GeneratorExit:
+            with run:
+                inner.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on to the generator
+            resume = functools.partial(inner.throw, error)
+        else:
+            resume = functools.partial(inner.send, sent)
+
+
+async def _drive_async(
+    run: _Run, inner: AsyncGenerator[Any, Any]
+) -> AsyncGenerator[Any, Any]:
+    """Run an async generator step by step, each step inside the block."""
+    last: Any = None
+    resume: Callable[[], Any] = inner.__anext__
+    while True:
+        try:
+            with run:
+                last = await resume()
+        except StopAsyncIteration:
+            await run.record_async(last)
+            return
+        try:
+            sent = yield last
+        except GeneratorExit:
+            with run:
+                await inner.aclose()
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on to the generator
+            resume = functools.partial(inner.athrow, error)
+        else:
+            resume = functools.partial(inner.asend, sent)

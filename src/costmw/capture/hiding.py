@@ -1,0 +1,56 @@
+"""Takes the usage chunk that we asked for out of a chat stream again.
+
+With `stream_options.include_usage` a last chunk comes with `choices: []`, which code
+that did not ask for it may index.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from costmw.capture.framing import ServerSentEvents
+
+_USAGE_CHUNK = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
+
+
+class UsageChunkHider:
+    """Passes whole events on, the usage chunk left out.
+
+    Bytes of an event that is not complete yet are held back: a client cannot use them.
+    """
+
+    def __init__(self) -> None:
+        self._framing = ServerSentEvents()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take decoded bytes; gives those to hand on."""
+        return b"".join(
+            block
+            for block in self._framing.blocks(data)
+            if not (_USAGE_CHUNK.search(block) and _USAGE_OBJECT.search(block))
+        )
+
+    def end(self) -> bytes:
+        """Give what was held back."""
+        return self._framing.rest()
+
+
+def with_usage_asked(body: bytes, request: Mapping[str, Any]) -> bytes | None:
+    """The request body with usage asked for; None when it needs no change.
+
+    Only a streamed request that does not speak of usage itself is changed. `request` is
+    the parsed `body`; its bytes stay as they are wherever that is possible.
+    """
+    if request.get("stream") is not True:
+        return None
+    if "stream_options" not in request:
+        return body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
+    options = request["stream_options"] or {}
+    if not isinstance(options, dict) or "include_usage" in options:
+        return None
+    return to_json({**request, "stream_options": {**options, "include_usage": True}})

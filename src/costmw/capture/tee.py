@@ -1,0 +1,142 @@
+"""The tee: a response stream that hands every chunk on and looks at it as it passes.
+
+Nothing is buffered or delayed, and no error of ours gets in the way. The last chunk is
+handed on once the row is committed, so that what the app has seen whole is recorded.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from costmw.capture.decoding import Decode, decoder
+
+if TYPE_CHECKING:
+    from costmw.capture.call import Call, End
+    from costmw.capture.hiding import UsageChunkHider
+    from costmw.capture.reading import BodyReader
+
+
+class Tee:
+    """What the sync and the async tee share: looking at chunks, settling the call."""
+
+    def __init__(self, inner: Any, call: Call, reader: BodyReader) -> None:
+        self._inner = inner
+        self._call = call
+        self._reader = reader
+        self._hider: UsageChunkHider | None = None
+        self._decode: Decode | None = None
+        self._settled = False
+
+    def hide_usage(self, hider: UsageChunkHider, encoding: str) -> None:
+        """Take the usage chunk out; the bytes handed on are then decoded ones."""
+        self._decode = decoder(encoding)
+        self._hider = hider
+
+    def _look(self, chunk: bytes) -> bytes:
+        """Read a chunk; gives the bytes to hand on. Settles when the protocol's end is seen."""
+        if self._call.first_chunk_ns is None:
+            self._call.first_chunk_ns = time.monotonic_ns()
+        self._reader.feed(chunk)
+        if self._hider is not None:
+            chunk = self._hider.feed(self._decode(chunk) if self._decode else chunk)
+        if self._reader.reading.finished and not self._settled:
+            self._settle("end")
+        return chunk
+
+    def _end(self) -> bytes:
+        self._reader.end()
+        self._settle("end")
+        return self._hider.end() if self._hider is not None else b""
+
+    def _settle(self, end: End) -> None:
+        if not self._settled:
+            self._settled = True
+            self._call.settle(self._reader.reading, end)
+
+    def __getattr__(self, name: str) -> Any:
+        # httpx2 reads `elapsed`, and SDKs keep things of their own, on the stream.
+        return getattr(self.__dict__["_inner"], name)
+
+    def __del__(self) -> None:
+        if "_settled" in self.__dict__:
+            self._settle("dropped")
+
+
+class _SyncTee(Tee):
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._inner:
+                passed = self._look(chunk)
+                if self._settled:
+                    self._call.wait()
+                if passed:
+                    yield passed
+            rest = self._end()
+            self._call.wait()
+            if rest:
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._settle("failed")
+            raise
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self._settle("closed")
+            self._call.wait()
+
+
+class _AsyncTee(Tee):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = self._inner.__aiter__()
+        try:
+            async for chunk in chunks:
+                passed = self._look(chunk)
+                if self._settled:
+                    await self._call.wait_async()
+                if passed:
+                    yield passed
+            rest = self._end()
+            await self._call.wait_async()
+            if rest:
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._settle("failed")
+            raise
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            self._settle("closed")
+            await self._call.wait_async()
+
+
+_SHAPES = {"SyncByteStream": _SyncTee, "AsyncByteStream": _AsyncTee}
+
+
+@functools.lru_cache(maxsize=64)
+def _tee_class(stream: type[Any]) -> type[Any]:
+    """Derive a tee from the base classes that the client of this stream checks for.
+
+    Both libraries call them SyncByteStream and AsyncByteStream.
+    """
+    bases = [base for base in stream.__mro__ if base.__name__ in _SHAPES]
+    return type("Tee", (*(_SHAPES[base.__name__] for base in bases), *bases), {})
+
+
+def tee_around(response: Any, call: Call, reader: BodyReader) -> Tee:
+    """A tee around the response's stream, of the library and kind that the stream is of."""
+    tee: Tee = _tee_class(type(response.stream))(response.stream, call, reader)
+    return tee

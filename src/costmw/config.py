@@ -1,0 +1,118 @@
+"""Settings: one frozen object, from code or from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from costmw.errors import ConfigError
+from costmw.pricing import PriceOverride
+
+Durability = Literal["commit", "process", "async"]
+"""When a call's result is handed back.
+
+`commit`: once its event is on disk. `process`: once it is in the database, which a
+crash of the process survives and a crash of the machine may not. `async`: at once.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How a meter works; the defaults are right for most apps.
+
+    `ack_timeout`: seconds that a call waits for its event's commit at most.
+    `queue_size`: events that wait in memory at most; more are dropped and counted.
+    `batch_size`: events in one transaction at most. `time_zone`: the IANA zone in which
+    days and months are counted; None keeps the store's own (UTC in a new one).
+    `prices`: the user's own prices; `price_file`: a TOML file with more of them.
+    `hosts`: own gateways, host name to provider. `max_body_bytes`: a JSON response
+    that arrives as a stream is read up to this size.
+    """
+
+    durability: Durability = "commit"
+    ack_timeout: float = 1.0
+    queue_size: int = 10_000
+    batch_size: int = 500
+    time_zone: str | None = None
+    prices: tuple[PriceOverride, ...] = ()
+    price_file: Path | str | None = None
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    max_body_bytes: int = 32 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.durability not in get_args(Durability):
+            raise ConfigError(
+                f"durability is {self.durability!r}; use one of {', '.join(get_args(Durability))}"
+            )
+        for name in ("ack_timeout", "queue_size", "batch_size", "max_body_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
+        if self.time_zone is not None:
+            zone(self.time_zone)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """Read `COSTMW_DURABILITY`, `COSTMW_ACK_TIMEOUT`, `COSTMW_TIME_ZONE`, `COSTMW_PRICES`.
+
+        Raises:
+            ConfigError: naming the variable and what is wrong with it.
+        """
+        environ = os.environ if environ is None else environ
+        settings: dict[str, object] = {}
+        for variable, name in _VARIABLES.items():
+            if text := environ.get(variable):
+                settings[name] = text
+        if "ack_timeout" in settings:
+            try:
+                settings["ack_timeout"] = float(str(settings["ack_timeout"]))
+            except ValueError:
+                raise ConfigError(
+                    f"COSTMW_ACK_TIMEOUT is {settings['ack_timeout']!r}, not a number of seconds"
+                ) from None
+        return cls(**settings)  # type: ignore[arg-type]
+
+
+_VARIABLES = {
+    "COSTMW_DURABILITY": "durability",
+    "COSTMW_ACK_TIMEOUT": "ack_timeout",
+    "COSTMW_TIME_ZONE": "time_zone",
+    "COSTMW_PRICES": "price_file",
+}
+
+
+def store_from_environment(environ: Mapping[str, str] | None = None) -> str | None:
+    """The store's URL in `COSTMW_STORE`, or None."""
+    return (os.environ if environ is None else environ).get("COSTMW_STORE") or None
+
+
+def enabled_from_environment(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether `COSTMW_ENABLED` leaves metering on (the default).
+
+    Raises:
+        ConfigError: when it is neither yes nor no.
+    """
+    text = (os.environ if environ is None else environ).get("COSTMW_ENABLED", "").strip().lower()
+    if text in ("", "1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ConfigError(f"COSTMW_ENABLED is {text!r}; use 1 or 0")
+
+
+def zone(name: str) -> ZoneInfo:
+    """Look up an IANA time zone.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            f"time_zone is {name!r}, which is not an IANA zone such as 'Europe/Berlin'"
+        ) from None

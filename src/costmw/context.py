@@ -1,0 +1,277 @@
+"""Who is asking: the scope of a web request, and the tags of a block or function.
+
+Two context variables carry it. The `Scope` is one mutable object a request, so
+that what a dependency binds in a copied context is seen by the endpoint. The
+blocks opened by `tag()` form an immutable chain, so that every task has its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar, copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from uuid import UUID
+
+from costmw.events import new_id
+
+if TYPE_CHECKING:
+    from costmw.meter import Meter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("costmw")
+
+NAMED_TAGS = ("route", "user", "tenant", "feature", "team", "environment")
+"""The tags that reports know by name; they are kept first when there are too many."""
+
+MAX_TAGS = 32
+MAX_KEY_LENGTH = 64
+MAX_VALUE_LENGTH = 256
+
+TagValue = object
+Tags = Mapping[str, TagValue]
+
+
+class Scope:
+    """One web request: what is known of who asks, and how many calls it made.
+
+    `resolve` gives the route and the middleware's own tags when the first call
+    needs them; it is called once a call, since a route is known only after routing.
+    """
+
+    __slots__ = ("_calls", "_lock", "_warned", "bound", "meter", "request_id", "resolve")
+
+    def __init__(
+        self,
+        meter: Meter | None = None,
+        resolve: Callable[[], Iterable[Tags]] | None = None,
+    ) -> None:
+        self.meter = meter
+        self.resolve = resolve
+        self.request_id: UUID = new_id()
+        self.bound: dict[str, TagValue] = {}
+        self._calls = 0
+        self._lock = threading.Lock()
+        self._warned = False
+
+    def count_call(self) -> bool:
+        """Count one more call; True when it is the first of this request."""
+        with self._lock:
+            self._calls += 1
+            return self._calls == 1
+
+    def bind(self, tags: Tags) -> None:
+        """Add tags to the request; the last value of a key wins."""
+        for key, value in tags.items():
+            before = self.bound.setdefault(key, value)
+            if before != value:
+                self.bound[key] = value
+                if not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "bind(%s=...) was called twice in one request with different values; the "
+                        "last one holds for the whole request. For tasks that run side by side "
+                        "use: with tag(%s=...):",
+                        key,
+                        key,
+                    )
+
+
+class Block:
+    """Tags of one `with tag(...)` block or metered function, and the blocks around it."""
+
+    __slots__ = ("captured", "outer", "tags")
+
+    def __init__(self, tags: Tags, outer: Block | None) -> None:
+        self.tags = tags
+        self.outer = outer
+        self.captured = 0
+
+    def chain(self) -> Iterable[Block]:
+        """This block and those around it, innermost first."""
+        block: Block | None = self
+        while block is not None:
+            yield block
+            block = block.outer
+
+
+_scope: ContextVar[Scope | None] = ContextVar("costmw_scope", default=None)
+_block: ContextVar[Block | None] = ContextVar("costmw_block", default=None)
+
+
+def current_scope() -> Scope | None:
+    """The request that this code runs in, or None outside of any."""
+    return _scope.get()
+
+
+def current_block() -> Block | None:
+    """The innermost open block of tags, or None."""
+    return _block.get()
+
+
+def enter_scope(scope: Scope | None) -> Scope | None:
+    """Make `scope` the current request; gives what was current before."""
+    before = _scope.get()
+    _scope.set(scope)
+    return before
+
+
+def open_block(tags: Tags) -> Block:
+    """Open a block in the current context."""
+    block = Block(tags, _block.get())
+    _block.set(block)
+    return block
+
+
+def reopen_block(block: Block) -> None:
+    """Put `block` around the code that runs next, as before each step of a generator."""
+    block.outer = _block.get()
+    _block.set(block)
+
+
+def close_block(block: Block) -> None:
+    """Take `block` out of the current context, wherever it stands there.
+
+    A generator may be closed in another context than it was opened in, or after a
+    block opened later: neither may raise, nor disturb the blocks that remain.
+    """
+    current = _block.get()
+    if current is block:
+        _block.set(block.outer)
+        return
+    for inner in current.chain() if current is not None else ():
+        if inner.outer is block:
+            inner.outer = block.outer
+            return
+
+
+class tag:  # noqa: N801 - reads as a statement: `with tag(feature="chat"):`
+    """Tag every call made inside a `with` block: `with tag(feature="summary"):`.
+
+    Holds for this task and the tasks and threads that carry its context. Inside a
+    generator the block stays open between two yields: use `@metered` there.
+    """
+
+    def __init__(self, **tags: TagValue) -> None:
+        self._tags = tags
+        self._open: list[Block] = []
+
+    def __enter__(self) -> None:
+        self._open.append(open_block(self._tags))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._open:
+            close_block(self._open.pop())
+
+
+def bind(**tags: TagValue) -> None:
+    """Add tags to the current web request: `bind(user=user.id)`.
+
+    Seen by everything that the request does from here on, also when called from a
+    dependency that runs in a thread. Outside a request it does nothing but warn
+    once: use `with tag(...)` there.
+    """
+    scope = _scope.get()
+    if scope is None:
+        _warn_unbound()
+    else:
+        scope.bind(tags)
+
+
+@functools.cache
+def _warn_unbound() -> None:
+    logger.warning(
+        "bind() was called outside a web request and has no effect: add CostMiddleware to the "
+        "app, or use `with tag(...):` in jobs and scripts"
+    )
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Give `function` the current request and tags wherever it runs later.
+
+    Threads and executors start with an empty context: `pool.submit(carry(work), x)`.
+    The function may run any number of times, also at the same time.
+    """
+    context = copy_context()
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*args: P.args, **kwargs: P.kwargs) -> object:
+            coroutine = function(*args, **kwargs)
+            return await asyncio.get_running_loop().create_task(coroutine, context=context.copy())
+
+        return cast("Callable[P, R]", run_async)
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(function, *args, **kwargs)
+
+    return run
+
+
+def resolve_tags(
+    defaults: Tags, record: Tags | None, scope: Scope | None, block: Block | None
+) -> tuple[dict[str, str], list[Exception]]:
+    """Work out the tags of a call that starts now.
+
+    Precedence: the record's own, then `tag()` and `@metered` from the inside out,
+    then `bind()`, then the middleware, then the meter's `tags`.
+
+    Returns:
+        The tags as text, at most 32, and the errors of callables that failed.
+    """
+    faults: list[Exception] = []
+    layers: list[Tags] = [defaults]
+    if scope is not None:
+        if scope.resolve is not None:
+            try:
+                layers.extend(scope.resolve())
+            except Exception as error:  # noqa: BLE001 - the user's callable may raise anything
+                faults.append(error)
+        layers.append(scope.bound)
+    if block is not None:
+        layers.extend(open_.tags for open_ in reversed(list(block.chain())))
+    if record:
+        layers.append(record)
+
+    merged: dict[str, str] = {}
+    for layer in layers:
+        for key, value in dict(layer).items():
+            try:
+                text = _cut(str(key), MAX_KEY_LENGTH)
+                if value is None:
+                    merged.pop(text, None)
+                else:
+                    merged[text] = _cut(str(value), MAX_VALUE_LENGTH)
+            except Exception as error:  # noqa: BLE001 - a value's __str__ may raise anything
+                faults.append(error)
+    if len(merged) > MAX_TAGS:
+        faults.append(ValueError(f"{len(merged)} tags on one call; {MAX_TAGS} are kept"))
+        first = [key for key in NAMED_TAGS if key in merged]
+        rest = [key for key in merged if key not in NAMED_TAGS]
+        merged = {key: merged[key] for key in (*first, *rest)[:MAX_TAGS]}
+    return merged, faults
+
+
+def _cut(text: str, limit: int) -> str:
+    """Make text storable everywhere, at most `limit` characters; a cut text ends in a hash."""
+    if not text.isascii() or "\0" in text:
+        text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    if len(text) <= limit:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+    return f"{text[: limit - 13]}~{digest}"

@@ -1,0 +1,487 @@
+"""The meter: the pipeline from a call's start to its committed row.
+
+Read it from top to bottom: a call starts (`start_call`), what it used is priced and
+becomes an event (`commit_call`), the writer commits it, and the caller waits (`wait`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+
+from costmw import context
+from costmw.budgets import Budget
+from costmw.capture.call import Call, CallStart
+from costmw.capture.manual import RecordArguments, checked
+from costmw.config import Config, enabled_from_environment, store_from_environment
+from costmw.context import Tags
+from costmw.errors import ConfigError, CostmwError, StoreBusy
+from costmw.events import Outcome, OutcomeKind, Price, Status, Usage, UsageEvent, new_id
+from costmw.pricing import Pricing, load_overrides, unpriced
+from costmw.providers.base import Reading
+from costmw.providers.registry import Match
+from costmw.store.writer import Acknowledgement, Writer
+
+if TYPE_CHECKING:
+    from costmw.reports import Reports
+    from costmw.store.base import Store
+
+logger = logging.getLogger("costmw")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class MeterStatus:
+    """What happened in this process: numbers of records, and the last thing that went wrong.
+
+    `waiting`: handed in, not committed yet. `late`: calls that went on before their
+    commit. `dropped`: lost, since the queue was full. `rejected`: could not be stored.
+    `faults`: errors of costmw that were kept from the app.
+    """
+
+    store: str
+    started: bool
+    committed: int
+    waiting: int
+    late: int
+    dropped: int
+    rejected: int
+    store_failures: int
+    faults: int
+    last_error: str | None
+
+
+class Meter:
+    """Meters the LLM calls of an app into a store.
+
+    Making one does nothing: no file, no thread, no connection. The store is opened by
+    `start()`, which the middlewares call, or by the first call.
+
+    Args:
+        store: where events are kept, `"sqlite:///llmcost.db"`; `COSTMW_STORE` when left out.
+        budgets: budgets to report on.
+        tags: tags of every call, such as `{"environment": "production"}`.
+        enabled: False makes everything pass untouched; `COSTMW_ENABLED=0` does too.
+        config: settings; read from the environment when left out.
+
+    Raises:
+        ConfigError: when a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: str | Store | None = None,
+        *,
+        budgets: Sequence[Budget] = (),
+        tags: Tags | None = None,
+        enabled: bool = True,
+        config: Config | None = None,
+    ) -> None:
+        self.config = config or Config.from_environment()
+        self.enabled = enabled and enabled_from_environment()
+        self.store = _open_store(store, self.config)
+        self.budgets = _distinct(budgets)
+        self.tags = dict(tags or {})
+        self._writer = Writer(self.store, self.config)
+        self._pricing = Pricing(
+            (*self.config.prices, *load_overrides(self.config.price_file))
+            if self.config.price_file
+            else self.config.prices
+        )
+        self._start_lock = threading.Lock()
+        self._start_error: CostmwError | None = None
+        self._started = False
+        self._key: bytes | None = None
+        self._faults = 0
+        self._late = 0
+        self._last_fault: str | None = None
+        _remember(self)
+
+    # Where calls come from.
+
+    def instrument(
+        self,
+        client: C,
+        *,
+        api: str | None = None,
+        provider: str | None = None,
+        include_usage: bool = True,
+    ) -> C:
+        """Record every call of an SDK's client, or of an httpx or httpx2 client.
+
+        Args:
+            client: an `OpenAI`, `Anthropic` or httpx client, sync or async. It is changed
+                in place; copies made by `with_options()` are recorded too.
+            api: the wire format (`"openai"`, `"anthropic.messages"`); an SDK's class implies it.
+            provider: who bills (`"openai"`); a known host implies it.
+            include_usage: ask chat streams for usage, which they leave out otherwise.
+
+        Returns:
+            The same client.
+
+        Raises:
+            ConfigError: when it is not a client that we know, or `api` is unknown.
+        """
+        from costmw.capture.http import ClientCapture, find_http_client, instrument_client
+        from costmw.providers.registry import find_provider, formats_of
+
+        http_client, implied = find_http_client(client)
+        api = api or implied
+        if api is not None:
+            formats_of(api)
+        elif provider is not None and not find_provider(provider).families:
+            raise ConfigError(f"provider={provider!r} is not known: pass api= too, as in 'openai'")
+        instrument_client(
+            http_client, ClientCapture(self, api, provider, include_usage=include_usage)
+        )
+        return client
+
+    def event_hooks(
+        self, *, api: str | None = None, provider: str | None = None
+    ) -> dict[str, list[Callable[[Any], Any]]]:
+        """Hooks for `httpx.Client(event_hooks=...)` and its async and httpx2 kin.
+
+        Chat streams are read as they come: ask for their usage with `stream_options`.
+        """
+        from costmw.capture.http import ClientCapture, event_hooks
+
+        return event_hooks(ClientCapture(self, api, provider))
+
+    def metered(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        usage: Callable[[Any], Mapping[str, Any] | None] | None = None,
+        **tags: object,
+    ) -> Any:
+        """Tag what a function does; see `costmw.metered`. Records to this meter."""
+        from costmw.capture.decorator import metered
+
+        return metered(function, usage=usage, meter=self, **tags)
+
+    def record(self, **call: Unpack[RecordArguments]) -> UsageEvent:
+        """Record a call by hand and wait for its commit; see `RecordArguments`.
+
+        Returns:
+            The event, committed unless the store is late (`ack_timeout`).
+
+        Raises:
+            ConfigError: when an argument cannot be used; nothing is recorded then.
+        """
+        event = self._recorded(call)
+        if self.enabled:
+            self.wait(self._writer.submit(event))
+        return event
+
+    async def arecord(self, **call: Unpack[RecordArguments]) -> UsageEvent:
+        """Record a call by hand and wait for its commit without blocking; see `record`."""
+        event = self._recorded(call)
+        if self.enabled:
+            await self.wait_async(self._writer.submit(event))
+        return event
+
+    # The pipeline.
+
+    def start_call(self, match: Match, request_model: str | None, api_key: str | None) -> Call:
+        """Settle who asks, now: the tags of a call do not change once it runs."""
+        scope, block = context.current_scope(), context.current_block()
+        for open_ in block.chain() if block else ():
+            open_.captured += 1
+        return Call(
+            self,
+            CallStart(
+                id=new_id(),
+                created_at=datetime.now(UTC),
+                match=match,
+                request_model=request_model,
+                tags=self._resolve_tags(None),
+                request_id=scope.request_id if scope else None,
+                first_in_request=scope.count_call() if scope else False,
+                api_key_id=self._fingerprint(api_key),
+                trace_id=_trace_id(),
+                monotonic_ns=time.monotonic_ns(),
+            ),
+        )
+
+    def commit_call(
+        self,
+        start: CallStart,
+        reading: Reading,
+        status: Status,
+        reason: str | None,
+        *,
+        ended_ns: int,
+        first_chunk_ns: int | None,
+    ) -> Acknowledgement:
+        """Price what a call used and hand its row to the writer."""
+        usage = reading.usage or Usage()
+        provider = start.match.provider
+        price = self._price(
+            usage,
+            provider=provider.name if provider else None,
+            model=reading.response_model or start.request_model,
+            at=start.created_at,
+            context=reading.price_context,
+            provider_cost=reading.cost_usd,
+        )
+        return self._writer.submit(
+            UsageEvent(
+                id=start.id,
+                created_at=start.created_at,
+                request_id=start.request_id,
+                first_in_request=start.first_in_request,
+                operation=start.match.format.operation,
+                api=start.match.format.api,
+                provider=provider.name if provider else None,
+                request_model=start.request_model,
+                response_model=reading.response_model,
+                usage=usage,
+                price=price,
+                status=status,
+                reason=_reasons(reason, price),
+                latency_ms=(ended_ns - start.monotonic_ns) // 1_000_000,
+                time_to_first_chunk_ms=(first_chunk_ns - start.monotonic_ns) // 1_000_000
+                if first_chunk_ns
+                else None,
+                tags=start.tags,
+                api_key_id=start.api_key_id,
+                response_id=reading.response_id,
+                trace_id=start.trace_id,
+            )
+        )
+
+    def count_outcome(self, start: CallStart, kind: OutcomeKind) -> None:
+        """Count an attempt that bills nothing."""
+        self._writer.submit(
+            Outcome(
+                kind=kind,
+                at=start.created_at,
+                provider=start.match.provider.name if start.match.provider else None,
+                model=start.request_model,
+                tags={key: start.tags[key] for key in ("route", "tenant") if key in start.tags},
+            )
+        )
+
+    def wait(self, acknowledgement: Acknowledgement) -> None:
+        """Wait for a commit, at most `ack_timeout` seconds; a delay is counted."""
+        if self.config.durability == "async" or acknowledgement.wait(self.config.ack_timeout):
+            return
+        self._is_late()
+
+    async def wait_async(self, acknowledgement: Acknowledgement) -> None:
+        """Wait for a commit without blocking the event loop."""
+        if self.config.durability == "async" or acknowledgement.committed:
+            return
+        try:
+            in_time = await acknowledgement.wait_async(self.config.ack_timeout)
+        except RuntimeError:  # no asyncio here (trio): wait in a thread
+            import anyio.to_thread
+
+            in_time = await anyio.to_thread.run_sync(
+                acknowledgement.wait, self.config.ack_timeout
+            )
+        if not in_time:
+            self._is_late()
+
+    def fault(self, error: BaseException, where: str) -> None:
+        """Count and log an error of ours that is kept from the app; 1st, 2nd, 4th, 8th time."""
+        self._faults += 1
+        self._last_fault = f"{where}: {type(error).__name__}: {error}"
+        if (self._faults & (self._faults - 1)) == 0:
+            logger.error(
+                "costmw could not record %s (%d such errors so far); the app goes on",
+                where,
+                self._faults,
+                exc_info=error,
+            )
+
+    # The meter's own life.
+
+    def start(self) -> None:
+        """Open and check the store, once.
+
+        Raises:
+            StoreError: when the store cannot be used; said once, the app then goes on
+                without a store, and events wait in memory.
+        """
+        if self._started or not self.enabled:
+            return
+        with self._start_lock:
+            if self._started:
+                return
+            self._started = True
+            try:
+                self.store.open()
+            except StoreBusy as error:
+                logger.warning("costmw starts while its store is busy: %s", error)
+            except CostmwError as error:
+                self._start_error = error
+                raise
+
+    def flush(self, timeout: float | None = 10.0) -> bool:
+        """Wait up to `timeout` seconds until all events are committed; False if some are not."""
+        return self._writer.flush(timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what waits and release the store; a later call opens it again."""
+        if not self._writer.close(timeout):
+            logger.error(
+                "costmw closes with %d event(s) not committed: %s",
+                self._writer.waiting,
+                self._writer.counts.last_error,
+            )
+
+    def status(self) -> MeterStatus:
+        """What happened in this process so far."""
+        counts = self._writer.counts
+        return MeterStatus(
+            store=self.store.url,
+            started=self._started,
+            committed=counts.committed,
+            waiting=self._writer.waiting,
+            late=self._late,
+            dropped=counts.dropped,
+            rejected=counts.rejected,
+            store_failures=counts.failures,
+            faults=self._faults,
+            last_error=self._last_fault
+            or (str(self._start_error) if self._start_error else counts.last_error),
+        )
+
+    @property
+    def reports(self) -> Reports:
+        """Questions to the ledger: what was spent, on what, by whom."""
+        from costmw.reports import Reports
+
+        return Reports(self.store, self.budgets)
+
+    # Helpers.
+
+    def _recorded(self, call: RecordArguments) -> UsageEvent:
+        scope = context.current_scope()
+        stated = checked(**call)
+        price = self._price(
+            stated.usage,
+            provider=stated.provider,
+            model=stated.model,
+            at=stated.created_at,
+            context={},
+            provider_cost=stated.cost_usd,
+        )
+        return UsageEvent(
+            id=stated.id,
+            created_at=stated.created_at,
+            request_id=scope.request_id if scope else None,
+            first_in_request=scope.count_call() if scope else False,
+            operation=stated.operation,
+            provider=stated.provider,
+            request_model=stated.model,
+            response_model=stated.model,
+            usage=stated.usage,
+            price=price,
+            status=stated.status,
+            reason=_reasons(stated.reason, price),
+            latency_ms=stated.latency_ms,
+            tags=self._resolve_tags(stated.tags),
+            response_id=stated.response_id,
+            trace_id=_trace_id(),
+        )
+
+    def _price(self, usage: Usage, **facts: Any) -> Price:
+        try:
+            return self._pricing.price(usage, **facts)
+        except Exception as error:  # noqa: BLE001 - a row without a cost is better than no row
+            self.fault(error, "a price")
+            return unpriced(f"pricing failed: {type(error).__name__}: {error}")
+
+    def _resolve_tags(self, record: Tags | None) -> dict[str, str]:
+        tags, faults = context.resolve_tags(
+            self.tags, record, context.current_scope(), context.current_block()
+        )
+        for error in faults:
+            self.fault(error, "the tags of a call")
+        return tags
+
+    def _fingerprint(self, api_key: str | None) -> str | None:
+        if not api_key:
+            return None
+        if self._key is None:
+            self._key = self.store.fingerprint_key()
+        return hashlib.blake2b(api_key.encode(), key=self._key, digest_size=8).hexdigest()
+
+    def _is_late(self) -> None:
+        self._late += 1
+        if (self._late & (self._late - 1)) == 0:
+            logger.warning(
+                "a commit took longer than ack_timeout (%s s), %d time(s) so far; the call went "
+                "on, its event waits. Last error of the store: %s",
+                self.config.ack_timeout,
+                self._late,
+                self._writer.counts.last_error,
+            )
+
+
+_newest: weakref.ref[Meter] | None = None
+
+
+def _remember(meter: Meter) -> None:
+    global _newest  # noqa: PLW0603 - what free decorators record to outside a request
+    _newest = weakref.ref(meter)
+
+
+def current_meter() -> Meter | None:
+    """The meter of the current request, or else the one made last."""
+    scope = context.current_scope()
+    if scope is not None and scope.meter is not None:
+        return scope.meter
+    return _newest() if _newest is not None else None
+
+
+def _open_store(store: str | Store | None, config: Config) -> Store:
+    if store is not None and not isinstance(store, str):
+        return store
+    url = store or store_from_environment()
+    if not url:
+        raise ConfigError("no store: pass Meter('sqlite:///llmcost.db') or set COSTMW_STORE")
+    scheme = url.partition(":")[0]
+    if scheme != "sqlite":
+        raise ConfigError(f"store is {url!r}: {scheme or 'this'} is not known; use 'sqlite:///...'")
+    from costmw.store.sqlite import SqliteStore
+
+    return SqliteStore(url, config)
+
+
+def _distinct(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    names = [budget.name for budget in budgets]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two budgets are named {name!r}")
+    return tuple(budgets)
+
+
+def _reasons(reason: str | None, price: Price) -> str | None:
+    # Usage that is not known leaves the cost unknown: the first says it all.
+    if reason is not None and price.cost_pico_usd is None:
+        return reason
+    return "; ".join(filter(None, (reason, price.reason))) or None
+
+
+def _trace_id() -> str | None:
+    """The trace that the app is in, when it uses OpenTelemetry."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    trace_id = trace.get_current_span().get_span_context().trace_id
+    return f"{trace_id:032x}" if trace_id else None

@@ -1,0 +1,143 @@
+"""What every wire format gives: a reader for JSON bodies and one for streams.
+
+`api` is the wire format (`openai.chat`), `provider` is who bills (`openai`,
+`azure.ai.openai`); many providers speak the same format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Protocol
+
+from pydantic_core import from_json
+
+from costmw.events import NOTHING, Usage
+
+Json = Mapping[str, Any]
+
+MAX_COUNT = 10**12
+"""More tokens than any call can use: a larger count is damage, not usage."""
+
+
+class UnreadableUsage(ValueError):
+    """The response has usage that cannot be what the provider documents."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a response says of itself, as far as it has been read.
+
+    `finished` is True once the protocol's own end was seen (for a JSON body, once it
+    was parsed). `price_context` are the facts that choose a price, such as the
+    `service_tier` charged. `cost_usd` is the provider's own figure, where it gives one.
+    `problem` says why usage is missing or cannot be read. `unreadable` is True when the
+    bytes themselves made no sense, so that nothing more can come of them.
+    """
+
+    usage: Usage | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    price_context: dict[str, str] = field(default_factory=dict)
+    cost_usd: Decimal | None = None
+    finished: bool = False
+    unreadable: bool = False
+    problem: str | None = None
+
+
+class StreamReader(Protocol):
+    """Reads a stream message by message; must be cheap for messages without usage."""
+
+    reading: Reading
+
+    def message(self, event: str | None, data: bytes) -> None:
+        """Take one message: its event name, if the framing has one, and its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireFormat:
+    """One API of one format family.
+
+    `path` matches the end of a request's path. `include_usage` says that a stream
+    carries usage only when the request asks by `stream_options.include_usage`.
+    """
+
+    api: str
+    operation: str
+    path: re.Pattern[str]
+    read: Callable[[Json], Reading]
+    stream: Callable[[], StreamReader]
+    include_usage: bool = False
+    model_from_path: Callable[[str], str | None] | None = None
+
+
+def json_object(data: bytes) -> Json:
+    """Parse the data of one message; an empty object when it is JSON of another kind.
+
+    Raises:
+        ValueError: when it is not JSON.
+    """
+    body = from_json(data)
+    return body if isinstance(body, dict) else NOTHING
+
+
+def count(usage: Json, key: str) -> int | None:
+    """Read a number of tokens; None when absent or null.
+
+    Raises:
+        UnreadableUsage: for anything but a whole number from 0 to `MAX_COUNT`.
+    """
+    value = usage.get(key)
+    if value is None:
+        return None
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise UnreadableUsage(f"{key} is {str(value)[:40]!r}, not a number of tokens")
+    return value
+
+
+def part(usage: Json, key: str) -> Json:
+    """Read a nested object of counts; an empty one when absent or null.
+
+    Raises:
+        UnreadableUsage: when it is something else than an object.
+    """
+    value = usage.get(key)
+    if value is None:
+        return NOTHING
+    if not isinstance(value, Mapping):
+        raise UnreadableUsage(f"{key} is {type(value).__name__}, not an object")
+    return value
+
+
+def text(body: Json, key: str) -> str | None:
+    """Read a short text such as a model or an id; None when it is anything else."""
+    value = body.get(key)
+    return value[:256] if isinstance(value, str) and value else None
+
+
+def check(usage: Usage) -> Usage:
+    """Refuse usage whose parts exceed the whole.
+
+    Raises:
+        UnreadableUsage: naming the part.
+    """
+    cached = usage.cache_read_input_tokens + usage.cache_write_input_tokens
+    if usage.input_tokens is not None and cached > usage.input_tokens:
+        raise UnreadableUsage(
+            f"{cached} cached input tokens exceed the {usage.input_tokens} input tokens"
+        )
+    if usage.output_tokens is not None and usage.reasoning_output_tokens > usage.output_tokens:
+        raise UnreadableUsage(
+            f"{usage.reasoning_output_tokens} reasoning tokens exceed "
+            f"the {usage.output_tokens} output tokens"
+        )
+    return usage
+
+
+def detail(**counts: int | None) -> Mapping[str, int]:
+    """Keep the counts that are there and not 0."""
+    return {key: value for key, value in counts.items() if value} or NOTHING

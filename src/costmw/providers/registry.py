@@ -1,0 +1,127 @@
+"""Which wire format an exchange is in, and who bills it: by host and path, never by guess."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from costmw.errors import ConfigError
+from costmw.providers import anthropic, openai
+from costmw.providers.base import WireFormat
+
+FAMILIES: Mapping[str, tuple[WireFormat, ...]] = {
+    "openai": openai.FORMATS,
+    "anthropic": anthropic.FORMATS,
+}
+"""Format families by name; the part of an `api` before the dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who bills: the OpenTelemetry name, the hosts, the formats spoken there.
+
+    A host that starts with a dot stands for every host that ends in it. `price_id`
+    is the provider's id in the price base. `stream_usage` says that the provider
+    documents `stream_options.include_usage`, so that asking for it is safe: always, or
+    from an `api-version` on (`"2024-09-01"`).
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    families: tuple[str, ...]
+    price_id: str
+    stream_usage: bool | str = False
+
+
+PROVIDERS = (
+    Provider(
+        name="openai",
+        hosts=("api.openai.com", ".api.openai.com"),
+        families=("openai",),
+        price_id="openai",
+        stream_usage=True,
+    ),
+    Provider(
+        name="anthropic",
+        hosts=("api.anthropic.com",),
+        families=("anthropic",),
+        price_id="anthropic",
+    ),
+    Provider(
+        name="azure.ai.openai",
+        hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
+        families=("openai", "anthropic"),
+        price_id="azure",
+        stream_usage="2024-09-01",
+    ),
+)
+
+_BY_NAME = {provider.name: provider for provider in PROVIDERS}
+_BY_PRICE_ID = {provider.price_id: provider for provider in PROVIDERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The format of an exchange and who bills it; no provider when the host is unknown."""
+
+    format: WireFormat
+    provider: Provider | None
+
+
+def find_provider(name: str) -> Provider:
+    """Look a provider up by its OpenTelemetry name or its id in the price base.
+
+    Any other name is taken as it is: its prices then come from overrides.
+    """
+    known = _BY_NAME.get(name) or _BY_PRICE_ID.get(name)
+    return known or Provider(name=name, hosts=(), families=(), price_id=name)
+
+
+def provider_of_host(host: str, hosts: Mapping[str, str]) -> Provider | None:
+    """Who bills calls to `host`; `hosts` are the user's own, by host name."""
+    if name := hosts.get(host):
+        return find_provider(name)
+    for provider in PROVIDERS:
+        for known in provider.hosts:
+            if host == known or (known.startswith(".") and host.endswith(known)):
+                return provider
+    return None
+
+
+def formats_of(api: str) -> tuple[WireFormat, ...]:
+    """The formats that `api` names: a family (`openai`) or one format (`openai.chat`).
+
+    Raises:
+        ConfigError: when there is no such family or format.
+    """
+    family, _, _ = api.partition(".")
+    formats = FAMILIES.get(family, ())
+    found = formats if api == family else tuple(f for f in formats if f.api == api)
+    if not found:
+        known = sorted({*FAMILIES, *(f.api for fs in FAMILIES.values() for f in fs)})
+        raise ConfigError(f"api={api!r} is not known; use one of {', '.join(known)}")
+    return found
+
+
+def match(
+    host: str,
+    path: str,
+    api: str | None,
+    provider: Provider | None,
+    hosts: Mapping[str, str],
+) -> Match | None:
+    """Find the format of a request; None when it is not an LLM call that we know.
+
+    `api` and `provider` are what the user or the SDK's class said, if anything.
+    """
+    billed_by = provider or provider_of_host(host, hosts)
+    if api is not None:
+        candidates = formats_of(api)
+    elif billed_by is not None:
+        candidates = tuple(f for family in billed_by.families for f in FAMILIES[family])
+    else:
+        return None
+    for candidate in candidates:
+        if candidate.path.search(path):
+            return Match(candidate, billed_by)
+    return None

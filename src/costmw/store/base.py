@@ -1,0 +1,161 @@
+"""What every store gives: committed batches in, totals and rows out.
+
+A store is used by one writer thread at a time (`write`) and by any number of
+readers (`snapshot`). It holds the ledger: events and amendments, never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from costmw.events import Record, UsageEvent
+
+DIMENSIONS = ("model", "provider", "operation", "status", "cost_source", "api_key_id")
+"""What rows can be grouped by, beside time (`bucket`) and any tag (`tag:<key>`)."""
+
+TagScope = Mapping[str, str]
+"""Tags that a reader is confined to: every answer counts only rows that have them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question to the ledger: which rows, in which groups.
+
+    `start` is inclusive, `stop` exclusive, both aware. `buckets` are the starts of the
+    spans of time to group by, ascending, the first at `start`; empty for no grouping by
+    time. `group_by` holds names from `DIMENSIONS` or `tag:<key>`. `scope` and `where`
+    are tags that rows must have; `scope` comes from who asks, `where` from what is asked.
+    """
+
+    start: datetime
+    stop: datetime
+    group_by: tuple[str, ...] = ()
+    buckets: tuple[datetime, ...] = ()
+    scope: TagScope = field(default_factory=dict)
+    where: TagScope = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over one group of rows, amendments included; money in pico-USD.
+
+    `cost_pico_usd` is exact money only; what was estimated is in
+    `estimated_cost_pico_usd`. `unpriced` counts rows without any cost. `requests`
+    counts web requests by their first call. `latency_ms` is the sum over the
+    `timed` rows that have one.
+    """
+
+    calls: int = 0
+    requests: int = 0
+    cost_pico_usd: int = 0
+    estimated_cost_pico_usd: int = 0
+    unpriced: int = 0
+    flagged: int = 0
+    incomplete: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    reasoning_output_tokens: int = 0
+    latency_ms: int = 0
+    timed: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Add another group's sums to these."""
+        for name in _TOTALS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_TOTALS = tuple(f.name for f in fields(Totals))
+
+Group = tuple[str | int | None, ...]
+"""The values of one group: the bucket's position first when there are buckets."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCount:
+    """How often something that bills nothing happened."""
+
+    kind: str
+    provider: str | None
+    model: str | None
+    count: int
+
+
+class Snapshot(Protocol):
+    """A consistent view of the ledger, for as long as it is open."""
+
+    def totals(self, query: Query) -> dict[Group, Totals]:
+        """Sum the rows of each group; groups without rows are left out."""
+
+    def events(
+        self, *, scope: TagScope, limit: int, before: int | None = None
+    ) -> Sequence[tuple[int, UsageEvent]]:
+        """The newest events first, amendments applied, each with its position.
+
+        `before` is the position to go on from.
+        """
+
+    def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
+        """One event, amendments applied; None when there is none in this scope."""
+
+    def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
+        """The keys of tags that rows have, sorted."""
+
+    def outcomes(
+        self, start: datetime, stop: datetime, *, scope: TagScope
+    ) -> Sequence[OutcomeCount]:
+        """What happened from the hour of `start` to `stop` that bills nothing.
+
+        Counters keep route and tenant only: a scope by other tags sees none.
+        """
+
+    def position(self) -> int:
+        """A number that grows with every committed change; the same means nothing is new."""
+
+
+class Store(Protocol):
+    """A place where events are kept."""
+
+    url: str
+
+    @property
+    def time_zone(self) -> ZoneInfo:
+        """The accounting time zone that days and months are counted in."""
+
+    def open(self) -> None:
+        """Check the store, make or migrate its tables.
+
+        Raises:
+            StoreError: when it cannot be used; the message says what to do.
+            StoreBusy: when another process holds it too long.
+        """
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Commit all records in one transaction; events that are there already are skipped.
+
+        Raises:
+            StoreError: when nothing was committed.
+        """
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open a consistent view.
+
+        Raises:
+            StoreError: when the store cannot be read.
+        """
+
+    def fingerprint_key(self) -> bytes:
+        """The secret that API keys are fingerprinted with; kept beside the store."""
+
+    def close(self) -> None:
+        """Release connections and files; the store can be opened again."""
+
+    def forget_connections(self) -> None:
+        """Drop what was inherited from a parent process, without touching its files."""

@@ -1,0 +1,148 @@
+"""The schema of the SQLite store, as migrations that only ever add.
+
+A newer costmw may have added more: its tables are left alone, and columns are
+always named, so that an older version goes on working beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+    from sqlite_utils.migrations import Migrations
+
+SCHEMA = """
+CREATE TABLE settings (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tag_sets (
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,   -- of the tags as JSON, keys sorted
+    tags TEXT NOT NULL             -- JSON object
+) STRICT;
+
+CREATE TABLE tags (
+    tag_set_id INTEGER NOT NULL REFERENCES tag_sets (id),
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (tag_set_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX tags_by_value ON tags (key, value);
+
+CREATE TABLE prices (
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,   -- of source, ref and units
+    source TEXT NOT NULL,          -- provider, list, override, none
+    ref TEXT,
+    units TEXT NOT NULL            -- JSON object: unit -> USD as a decimal string
+) STRICT;
+
+CREATE TABLE usage_events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE,       -- UUID
+    created_at INTEGER NOT NULL,   -- microseconds since 1970, UTC
+    request_id BLOB,
+    first_in_request INTEGER NOT NULL,
+    operation TEXT NOT NULL,
+    api TEXT,
+    provider TEXT,
+    request_model TEXT,
+    response_model TEXT,
+    input_tokens INTEGER,          -- including cache
+    output_tokens INTEGER,         -- including reasoning
+    cache_read_input_tokens INTEGER NOT NULL,
+    cache_write_input_tokens INTEGER NOT NULL,
+    reasoning_output_tokens INTEGER NOT NULL,
+    usage_detail TEXT,             -- JSON object: unit -> count
+    cost_pico_usd INTEGER,         -- NULL when unknown
+    price_id INTEGER NOT NULL REFERENCES prices (id),
+    status TEXT NOT NULL,          -- ok, estimated, incomplete, unmetered
+    reason TEXT,
+    latency_ms INTEGER,
+    time_to_first_chunk_ms INTEGER,
+    tag_set_id INTEGER NOT NULL REFERENCES tag_sets (id),
+    api_key_id TEXT,
+    response_id TEXT,
+    trace_id TEXT
+) STRICT;
+
+CREATE INDEX usage_events_by_time ON usage_events (created_at);
+
+CREATE TABLE amendments (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE,
+    event_id BLOB NOT NULL,
+    amended_at INTEGER NOT NULL,   -- microseconds since 1970, UTC
+    reason TEXT NOT NULL,
+    status TEXT,                   -- the new one, or NULL for no change
+    price_id INTEGER REFERENCES prices (id),
+    cost_pico_usd INTEGER NOT NULL,            -- from here on: differences to add
+    estimated_cost_pico_usd INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_input_tokens INTEGER NOT NULL,
+    cache_write_input_tokens INTEGER NOT NULL,
+    reasoning_output_tokens INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX amendments_by_event ON amendments (event_id);
+
+CREATE TABLE call_outcomes (
+    hour INTEGER NOT NULL,         -- hours since 1970, UTC
+    kind TEXT NOT NULL,            -- error, retry, refused, capture_fault
+    provider TEXT NOT NULL,        -- '' when unknown
+    model TEXT NOT NULL,
+    tag_set_id INTEGER NOT NULL REFERENCES tag_sets (id),
+    count INTEGER NOT NULL,
+    PRIMARY KEY (hour, kind, provider, model, tag_set_id)
+) STRICT, WITHOUT ROWID;
+
+-- The table that how-to articles have people build, for BI tools.
+CREATE VIEW llm_usage_events AS
+SELECT
+    lower(hex(e.id)) AS id,
+    coalesce(e.response_model, e.request_model) AS model,
+    e.provider,
+    e.input_tokens + coalesce(sum(a.input_tokens), 0) AS input_tokens,
+    e.output_tokens + coalesce(sum(a.output_tokens), 0) AS output_tokens,
+    CASE
+        WHEN e.cost_pico_usd IS NULL AND coalesce(sum(a.unpriced), 0) = 0 THEN NULL
+        ELSE printf(
+            '%d.%012d',
+            (coalesce(e.cost_pico_usd, 0)
+                + coalesce(sum(a.cost_pico_usd + a.estimated_cost_pico_usd), 0)) / 1000000000000,
+            (coalesce(e.cost_pico_usd, 0)
+                + coalesce(sum(a.cost_pico_usd + a.estimated_cost_pico_usd), 0)) % 1000000000000
+        )
+    END AS cost_usd,
+    e.latency_ms,
+    s.tags,
+    e.api_key_id,
+    strftime('%Y-%m-%dT%H:%M:%S', e.created_at / 1000000, 'unixepoch')
+        || printf('.%06dZ', e.created_at % 1000000) AS created_at
+FROM usage_events e
+JOIN tag_sets s ON s.id = e.tag_set_id
+LEFT JOIN amendments a ON a.event_id = e.id
+GROUP BY e.seq;
+"""
+
+
+def migrations() -> Migrations:
+    """All migrations, oldest first."""
+    from sqlite_utils.migrations import Migrations
+
+    steps = Migrations("costmw")
+
+    @steps(name="ledger")
+    def ledger(db: Database) -> None:
+        # One statement at a time: executescript() would commit the migration's transaction.
+        for statement in SCHEMA.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+
+    return steps

@@ -1,0 +1,314 @@
+"""The writer: one thread that commits what callers hand in, many at a time.
+
+A caller gets an `Acknowledgement` that is released once its record is committed.
+Waiting for it costs a caller one commit, shared with everyone who came meanwhile.
+The thread starts with the first record, survives every error, and starts anew in a
+forked child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from costmw.errors import StoreError
+from costmw.events import Record
+
+if TYPE_CHECKING:
+    from costmw.config import Config
+    from costmw.store.base import Store
+
+logger = logging.getLogger("costmw")
+
+RETRY_AFTER = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds to wait before a failed commit is tried again; the last one repeats."""
+
+
+class Acknowledgement:
+    """Whether one record has been committed; can be waited for in a thread or a task."""
+
+    __slots__ = ("_committed", "_lock", "_waiter")
+
+    def __init__(self) -> None:
+        self._committed = False
+        self._lock = threading.Lock()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._lock.acquire()
+
+    @property
+    def committed(self) -> bool:
+        """True once the record is in the store."""
+        return self._committed
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; gives whether the record is committed."""
+        if not self._committed and self._lock.acquire(timeout=timeout):
+            self._lock.release()
+        return self._committed
+
+    async def wait_async(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds without blocking the event loop."""
+        if not self._committed:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            self._waiter = (loop, future)
+            # The commit may have come between the check and the line above.
+            if not self._committed:
+                late = loop.call_later(timeout, _wake, (future,))
+                try:
+                    await future
+                finally:
+                    late.cancel()
+                    self._waiter = None
+        return self._committed
+
+    def release(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None:
+        """Mark as committed and wake a waiting thread; gives the task that waits, if any."""
+        self._committed = True
+        self._lock.release()
+        return self._waiter
+
+
+def _release(acknowledgements: Iterable[Acknowledgement]) -> None:
+    """Wake everyone who waits; each event loop once, since waking one is a system call."""
+    tasks: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for acknowledgement in acknowledgements:
+        if waiter := acknowledgement.release():
+            tasks.setdefault(waiter[0], []).append(waiter[1])
+    for loop, futures in tasks.items():
+        try:
+            loop.call_soon_threadsafe(_wake, futures)
+        except RuntimeError:
+            logger.debug("the event loop that waited for a commit is closed")
+
+
+def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+@dataclass(slots=True)
+class WriterCounts:
+    """What happened in this process; records, seconds and a message."""
+
+    committed: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    failures: int = 0
+    late: int = 0
+    last_error: str | None = None
+
+
+class Writer:
+    """Commits records to a store in the order that they were handed in."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self.counts = WriterCounts()
+        self._make_locks()
+        _writers.add(self)
+
+    def _make_locks(self) -> None:
+        self._queue: deque[tuple[Record, Acknowledgement]] = deque()
+        self._in_hand: list[tuple[Record, Acknowledgement]] = []
+        self._wanted = threading.Condition(threading.Lock())
+        # Held through a transaction, so that a fork never happens inside of one.
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        """Records that are handed in and not yet committed."""
+        return len(self._queue) + len(self._in_hand)
+
+    def submit(self, record: Record) -> Acknowledgement:
+        """Hand in one record; never blocks, never raises.
+
+        When `queue_size` records wait already the record is dropped, counted and logged.
+        """
+        acknowledgement = Acknowledgement()
+        with self._wanted:
+            if self.waiting >= self._config.queue_size:
+                self.counts.dropped += 1
+                dropped = self.counts.dropped
+            else:
+                dropped = 0
+                self._queue.append((record, acknowledgement))
+                if self._thread is None:
+                    self._start()
+                self._wanted.notify()
+        if dropped and (dropped & (dropped - 1)) == 0:
+            logger.error(
+                "costmw dropped %d record(s): %d wait for the store already. Last error: %s",
+                dropped,
+                self._config.queue_size,
+                self.counts.last_error,
+            )
+        return acknowledgement
+
+    def flush(self, timeout: float | None) -> bool:
+        """Wait until all that was handed in is committed; False when it took too long."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._wanted:
+            pending = [ack for _, ack in (*self._in_hand, *self._queue)]
+        for acknowledgement in pending:
+            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            if not acknowledgement.wait(max(left, 0.0)):
+                return False
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Commit what waits, up to `timeout` seconds, and end the thread.
+
+        The next record starts it again. False when something still waits.
+        """
+        with self._wanted:
+            self._closing = True
+            self._wanted.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        if thread is None or not thread.is_alive():
+            # No thread could be started, or it gave up: what waits gets a last try here.
+            while self._take() and self._commit():
+                pass
+        with self._writing:
+            self._store.close()
+        self._closing = False
+        return self.waiting == 0
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="costmw-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self._failed(error)
+        else:
+            self._thread = thread
+
+    def _run(self) -> None:
+        failed = 0
+        while True:
+            with self._wanted:
+                while not self.waiting and not self._closing:
+                    self._wanted.wait()
+                if failed:
+                    pause = RETRY_AFTER[min(failed, len(RETRY_AFTER)) - 1]
+                    self._wanted.wait_for(lambda: self._closing, pause)
+                if self._closing and (failed or not self.waiting):
+                    self._thread = None
+                    return
+            self._take()
+            failed = 0 if self._commit() else failed + 1
+
+    def _take(self) -> bool:
+        with self._wanted:
+            while self._queue and len(self._in_hand) < self._config.batch_size:
+                self._in_hand.append(self._queue.popleft())
+            return bool(self._in_hand)
+
+    def _commit(self) -> bool:
+        try:
+            with self._writing:
+                self._write(self._in_hand)
+        except Exception as error:  # noqa: BLE001 - the writer must survive everything
+            self._failed(error)
+            return False
+        done, self._in_hand = self._in_hand, []
+        _release(acknowledgement for _, acknowledgement in done)
+        return True
+
+    def _write(self, batch: list[tuple[Record, Acknowledgement]]) -> None:
+        try:
+            self._store.write([record for record, _ in batch])
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad record must not hold up the rest
+            if len(batch) == 1:
+                self.counts.rejected += 1
+                logger.exception("costmw cannot store a record and leaves it out")
+                self._failed(error)
+                return
+            middle = len(batch) // 2
+            self._write(batch[:middle])
+            self._write(batch[middle:])
+        else:
+            self.counts.committed += len(batch)
+
+    def _failed(self, error: Exception) -> None:
+        self.counts.failures += 1
+        self.counts.last_error = str(error)
+        if (self.counts.failures & (self.counts.failures - 1)) == 0:
+            logger.error(
+                "costmw cannot write to its store and tries again; %d record(s) wait. %s",
+                self.waiting,
+                error,
+            )
+
+    def before_fork(self) -> None:
+        """Come to rest: no lock held by another thread, no connection open."""
+        self._wanted.acquire()
+        self._writing.acquire()
+        self._store.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._writing.release()
+        self._wanted.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start empty: what waits belongs to the parent, which commits it."""
+        self._store.forget_connections()
+        self._make_locks()
+        self.counts = WriterCounts()
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+_forking = threading.Lock()
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for writer in list(_writers):
+        writer.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for writer in list(_writers):
+        writer.after_fork_in_parent()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_writers):
+        writer.after_fork_in_child()
+    _forking.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+
+@atexit.register
+def _close_all() -> None:
+    for writer in list(_writers):
+        if writer.waiting:
+            writer.close(timeout=5.0)
