@@ -46,15 +46,18 @@ class Totals:
     """Sums over one group of rows, amendments included; money in pico-USD.
 
     `cost_pico_usd` is exact money only; what was estimated is in
-    `estimated_cost_pico_usd`. `unpriced` counts rows without any cost. `requests`
-    counts web requests by their first call. `latency_ms` is the sum over the
-    `timed` rows that have one.
+    `estimated_cost_pico_usd`; `cost_in_requests_pico_usd` is the part of both that web
+    requests caused. `unpriced` counts rows without any cost, `flagged` those whose cost
+    leaves something out, `incomplete` those with a status other than `ok`. `requests`
+    counts web requests by their first call. `latency_ms` is the sum over the `timed`
+    rows that have one.
     """
 
     calls: int = 0
     requests: int = 0
     cost_pico_usd: int = 0
     estimated_cost_pico_usd: int = 0
+    cost_in_requests_pico_usd: int = 0
     unpriced: int = 0
     flagged: int = 0
     incomplete: int = 0

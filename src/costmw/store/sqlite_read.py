@@ -40,6 +40,7 @@ _EVENT_TERMS = {
     "requests": "e.first_in_request",
     "cost_pico_usd": f"iif({_EXACT}, e.cost_pico_usd, 0)",
     "estimated_cost_pico_usd": f"iif({_EXACT}, 0, e.cost_pico_usd)",
+    "cost_in_requests_pico_usd": "iif(e.request_id IS NULL, 0, e.cost_pico_usd)",
     "unpriced": "e.cost_pico_usd IS NULL",
     "flagged": "e.cost_pico_usd IS NOT NULL AND e.reason IS NOT NULL",
     "incomplete": f"NOT ({_EXACT})",
@@ -57,6 +58,9 @@ assert list(_EVENT_TERMS) == [f.name for f in fields(Totals)]
 _AMENDMENT_TERMS = {
     "cost_pico_usd": "a.cost_pico_usd",
     "estimated_cost_pico_usd": "a.estimated_cost_pico_usd",
+    "cost_in_requests_pico_usd": (
+        "iif(e.request_id IS NULL, 0, a.cost_pico_usd + a.estimated_cost_pico_usd)"
+    ),
     "unpriced": "a.unpriced",
     "incomplete": "iif(a.status = 'ok' AND e.status <> 'ok', -1, 0)",
     "input_tokens": "a.input_tokens",

@@ -1,0 +1,544 @@
+"""Questions to the ledger and their answers.
+
+Every answer is a pydantic model, so that it can be read in Python and sent as JSON;
+money is `Decimal` USD, in JSON a plain decimal string. Every question takes a
+`scope`: the tags that whoever asks is confined to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+from costmw.budgets import Budget, BudgetPeriod
+from costmw.events import UsageEvent
+from costmw.money import format_usd
+from costmw.periods import Granularity, period_span, spans
+from costmw.store.base import Query, Snapshot, Store, TagScope, Totals
+
+Usd = Annotated[Decimal, PlainSerializer(lambda usd: format(usd, "f"), when_used="json")]
+"""US dollars; a plain decimal string in JSON, never a float."""
+
+
+class Answer(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class Sums(Answer):
+    """Sums over some calls.
+
+    `cost_usd` is exact money, `estimated_cost_usd` what was worked out for calls that
+    did not tell; `total_usd` is both. `unpriced_calls` have no cost at all and are in
+    none of them. `cost_per_call_usd` is over the calls that have a cost,
+    `cost_per_request_usd` what web requests caused over their number.
+    """
+
+    total_usd: Usd
+    cost_usd: Usd
+    estimated_cost_usd: Usd
+    cost_per_call_usd: Usd | None
+    cost_per_request_usd: Usd | None
+    calls: int
+    requests: int
+    unpriced_calls: int
+    flagged_calls: int
+    incomplete_calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_write_input_tokens: int
+    reasoning_output_tokens: int
+    average_latency_ms: int | None
+
+
+class Spend(Answer):
+    """What one period has cost so far, and the same length of the period before."""
+
+    period: BudgetPeriod
+    start: datetime
+    stop: datetime
+    time_zone: str
+    sums: Sums
+    previous: Sums
+
+
+class Point(Answer):
+    """One hour, day or month."""
+
+    start: datetime
+    sums: Sums
+
+
+class Trend(Answer):
+    """Cost over time, a point for every span, empty ones too."""
+
+    start: datetime
+    stop: datetime
+    every: Granularity
+    time_zone: str
+    points: list[Point]
+
+
+class Row(Answer):
+    """One value of what was grouped by; None for calls without it. `share` is of the cost."""
+
+    value: str | None
+    share: float
+    sums: Sums
+
+
+class Breakdown(Answer):
+    """Cost by a dimension or tag, the dearest first; `other` sums what `rows` leave out."""
+
+    by: str
+    start: datetime
+    stop: datetime
+    rows: list[Row]
+    other: Row | None
+    total: Sums
+
+
+class UnitCost(Answer):
+    """Cost per call and per web request in one span of time."""
+
+    start: datetime
+    cost_per_call_usd: Usd | None
+    cost_per_request_usd: Usd | None
+    calls: int
+    requests: int
+
+
+class UnitCosts(Answer):
+    """Cost per call and per web request over time."""
+
+    every: Granularity
+    time_zone: str
+    points: list[UnitCost]
+
+
+class Tokens(Answer):
+    """Tokens of a span of time; cached ones are part of the input, reasoning of the output."""
+
+    start: datetime
+    stop: datetime
+    input_tokens: int
+    uncached_input_tokens: int
+    cache_read_input_tokens: int
+    cache_write_input_tokens: int
+    output_tokens: int
+    reasoning_output_tokens: int
+
+
+class BudgetUse(Answer):
+    """How much of one budget is used, for one value of what it is split by.
+
+    `used` is the share of the limit, 1 for all of it. `tags` are those of the split.
+    """
+
+    name: str
+    period: BudgetPeriod
+    tags: dict[str, str]
+    start: datetime
+    stop: datetime
+    limit_usd: Usd
+    spent_usd: Usd
+    used: float
+    reached: list[float]
+
+
+class Call(Answer):
+    """One recorded call. `cost_usd` is None when unknown; `reason` says why."""
+
+    id: UUID
+    created_at: datetime
+    operation: str
+    provider: str | None
+    model: str | None
+    status: str
+    cost_usd: Usd | None
+    cost_source: str
+    price_ref: str | None
+    unit_prices_usd: dict[str, str]
+    reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_input_tokens: int
+    cache_write_input_tokens: int
+    reasoning_output_tokens: int
+    detail: dict[str, int]
+    latency_ms: int | None
+    time_to_first_chunk_ms: int | None
+    tags: dict[str, str]
+    api_key_id: str | None
+    response_id: str | None
+
+
+class OutcomeRow(Answer):
+    """How often something that bills nothing happened."""
+
+    kind: str
+    provider: str | None
+    model: str | None
+    count: int
+
+
+class Overview(Answer):
+    """The seven views at one moment: what the page shows first."""
+
+    generated_at: datetime
+    time_zone: str
+    position: int
+    month: Spend
+    trend: Trend
+    by_model: Breakdown
+    by_tag: Breakdown
+    tag_keys: list[str]
+    unit_costs: UnitCosts
+    tokens: Tokens
+    budgets: list[BudgetUse]
+    outcomes: list[OutcomeRow]
+    calls: list[Call]
+
+
+MISSING = "(missing)"
+"""The scope of calls that lack a tag which a budget is split by."""
+
+
+class Reports:
+    """Answers questions; each from one consistent view of the ledger."""
+
+    def __init__(
+        self,
+        store: Store,
+        budgets: Sequence[Budget] = (),
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._budgets = budgets
+        self._now = now
+        self._pinned: Snapshot | None = None
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[Reports]:
+        """Reports that all see the ledger as it is now: `with reports.at_one_moment() as r:`."""
+        with self._store.snapshot() as snapshot:
+            moment = self._now()
+            pinned = Reports(self._store, self._budgets, now=lambda: moment)
+            pinned._pinned = snapshot
+            yield pinned
+
+    @contextmanager
+    def _view(self) -> Iterator[Snapshot]:
+        if self._pinned is not None:
+            yield self._pinned
+        else:
+            with self._store.snapshot() as snapshot:
+                yield snapshot
+
+    def spend(
+        self, period: Literal["day", "week", "month"] = "month", *, scope: TagScope | None = None
+    ) -> Spend:
+        """What the current period has cost so far, beside the same time of the one before."""
+        now = self._now()
+        with self._view() as view:
+            zone = self._store.time_zone
+            start, stop = period_span(period, now, zone)
+            before, _ = period_span(period, start - timedelta(seconds=1), zone)
+            return Spend(
+                period=period,
+                start=start,
+                stop=stop,
+                time_zone=zone.key,
+                sums=_total(view, start, stop, scope),
+                previous=_total(view, before, min(before + (now - start), start), scope),
+            )
+
+    def trend(
+        self,
+        days: int = 30,
+        *,
+        every: Granularity = "day",
+        scope: TagScope | None = None,
+        where: TagScope | None = None,
+    ) -> Trend:
+        """Cost over the last `days` days, today included."""
+        with self._view() as view:
+            zone = self._store.time_zone
+            start, stop = self._last(days)
+            buckets = spans(start, stop, every, zone)
+            found = view.totals(
+                Query(start, stop, buckets=tuple(buckets), scope=scope or {}, where=where or {})
+            )
+            points = [
+                Point(start=moment, sums=_sums(found.get((n,), Totals())))
+                for n, moment in enumerate(buckets)
+            ]
+        return Trend(start=start, stop=stop, every=every, time_zone=zone.key, points=points)
+
+    def by(
+        self,
+        dimension: str,
+        days: int = 30,
+        *,
+        most: int = 10,
+        scope: TagScope | None = None,
+        where: TagScope | None = None,
+    ) -> Breakdown:
+        """Cost over the last `days` days by `"model"`, `"provider"`, ... or `"tag:<key>"`.
+
+        Gives the `most` dearest values; the rest is summed as `other`.
+
+        Raises:
+            ConfigError: when there is no such dimension.
+        """
+        with self._view() as view:
+            start, stop = self._last(days)
+            found = view.totals(
+                Query(start, stop, (dimension,), scope=scope or {}, where=where or {})
+            )
+        total = Totals()
+        for totals in found.values():
+            total.add(totals)
+        ranked = sorted(
+            found.items(), key=lambda item: (-_cost(item[1]), -item[1].calls, str(item[0]))
+        )
+        other = Totals()
+        for _, totals in ranked[most:]:
+            other.add(totals)
+        return Breakdown(
+            by=dimension,
+            start=start,
+            stop=stop,
+            rows=[
+                Row(
+                    value=None if group[0] is None else str(group[0]),
+                    share=_share(totals, total),
+                    sums=_sums(totals),
+                )
+                for group, totals in ranked[:most]
+            ],
+            other=Row(value=None, share=_share(other, total), sums=_sums(other))
+            if ranked[most:]
+            else None,
+            total=_sums(total),
+        )
+
+    def unit_costs(
+        self, days: int = 30, *, every: Granularity = "day", scope: TagScope | None = None
+    ) -> UnitCosts:
+        """Cost per call and per web request over the last `days` days."""
+        trend = self.trend(days, every=every, scope=scope)
+        return UnitCosts(
+            every=every,
+            time_zone=trend.time_zone,
+            points=[
+                UnitCost(
+                    start=point.start,
+                    cost_per_call_usd=point.sums.cost_per_call_usd,
+                    cost_per_request_usd=point.sums.cost_per_request_usd,
+                    calls=point.sums.calls,
+                    requests=point.sums.requests,
+                )
+                for point in trend.points
+            ],
+        )
+
+    def tokens(self, days: int = 30, *, scope: TagScope | None = None) -> Tokens:
+        """Input, cached, output and reasoning tokens of the last `days` days."""
+        with self._view() as view:
+            start, stop = self._last(days)
+            sums = _total(view, start, stop, scope)
+        return Tokens(
+            start=start,
+            stop=stop,
+            input_tokens=sums.input_tokens,
+            uncached_input_tokens=sums.input_tokens
+            - sums.cache_read_input_tokens
+            - sums.cache_write_input_tokens,
+            cache_read_input_tokens=sums.cache_read_input_tokens,
+            cache_write_input_tokens=sums.cache_write_input_tokens,
+            output_tokens=sums.output_tokens,
+            reasoning_output_tokens=sums.reasoning_output_tokens,
+        )
+
+    def budgets(self, *, scope: TagScope | None = None) -> list[BudgetUse]:
+        """How much of every budget is used, the fullest first.
+
+        Under a scope only budgets that lie wholly inside of it are given: a tenant sees
+        its own, not one that it shares with others.
+        """
+        uses: list[BudgetUse] = []
+        with self._view() as view:
+            for budget in self._budgets:
+                if all(
+                    key in budget.tag_keys or budget.where.get(key) == value
+                    for key, value in (scope or {}).items()
+                ):
+                    uses += self._use_of(budget, view, scope or {})
+        return sorted(uses, key=lambda use: -use.used)
+
+    def calls(
+        self, limit: int = 50, *, before: int | None = None, scope: TagScope | None = None
+    ) -> list[tuple[int, Call]]:
+        """The newest calls, each with the position to go on from (`before`)."""
+        with self._view() as view:
+            found = view.events(scope=scope or {}, limit=limit, before=before)
+        return [(position, _call(event)) for position, event in found]
+
+    def call(self, call_id: UUID, *, scope: TagScope | None = None) -> Call | None:
+        """One call; None when there is none of that id in the scope."""
+        with self._view() as view:
+            event = view.event(call_id, scope=scope or {})
+        return None if event is None else _call(event)
+
+    def overview(self, *, tag: str = "feature", scope: TagScope | None = None) -> Overview:
+        """All views of the page at one moment; `tag` is what the tag view is grouped by."""
+        with self.at_one_moment() as now, now._view() as view:
+            start, stop = now._last(30)
+            return Overview(
+                generated_at=now._now(),
+                time_zone=self._store.time_zone.key,
+                position=view.position(),
+                month=now.spend(scope=scope),
+                trend=now.trend(scope=scope),
+                by_model=now.by("model", scope=scope),
+                by_tag=now.by(f"tag:{tag}", scope=scope),
+                tag_keys=list(view.tag_keys(scope=scope or {})),
+                unit_costs=now.unit_costs(scope=scope),
+                tokens=now.tokens(scope=scope),
+                budgets=now.budgets(scope=scope),
+                outcomes=[
+                    OutcomeRow(
+                        kind=row.kind, provider=row.provider, model=row.model, count=row.count
+                    )
+                    for row in view.outcomes(start, stop, scope=scope or {})
+                ],
+                calls=[call for _, call in now.calls(20, scope=scope)],
+            )
+
+    def position(self) -> int:
+        """A number that grows with every recorded call; the same means nothing is new."""
+        with self._view() as view:
+            return view.position()
+
+    def _last(self, days: int) -> tuple[datetime, datetime]:
+        _, stop = period_span("day", self._now(), self._store.time_zone)
+        local = stop.astimezone(self._store.time_zone)
+        start = (local - timedelta(days=days)).astimezone(UTC)
+        return start, stop
+
+    def _use_of(self, budget: Budget, view: Snapshot, scope: TagScope) -> list[BudgetUse]:
+        start, stop = period_span(budget.period, self._now(), self._store.time_zone)
+        found = view.totals(
+            Query(
+                start,
+                stop,
+                group_by=tuple(f"tag:{key}" for key in budget.tag_keys),
+                scope=scope,
+                where=budget.where,
+            )
+        )
+        if not budget.tag_keys:
+            found = found or {(): Totals()}
+        limit = budget.limit_pico_usd
+        uses = []
+        for group, totals in found.items():
+            spent = _cost(totals)
+            used = spent / limit if limit else float(spent > 0)
+            uses.append(
+                BudgetUse(
+                    name=budget.name,
+                    period=budget.period,
+                    tags={
+                        key: MISSING if value is None else str(value)
+                        for key, value in zip(budget.tag_keys, group, strict=True)
+                    },
+                    start=start,
+                    stop=stop,
+                    limit_usd=_usd(limit),
+                    spent_usd=_usd(spent),
+                    used=used,
+                    reached=[share for share in budget.alert_at if used >= share],
+                )
+            )
+        return uses
+
+
+def _total(view: Snapshot, start: datetime, stop: datetime, scope: TagScope | None) -> Sums:
+    found: Mapping[object, Totals] = view.totals(Query(start, stop, scope=scope or {}))
+    return _sums(found.get((), Totals()))
+
+
+def _cost(totals: Totals) -> int:
+    return totals.cost_pico_usd + totals.estimated_cost_pico_usd
+
+
+def _share(part: Totals, whole: Totals) -> float:
+    return _cost(part) / _cost(whole) if _cost(whole) else 0.0
+
+
+def _usd(pico: int) -> Decimal:
+    return Decimal(format_usd(pico))
+
+
+def _ratio(pico: int, count: int) -> Decimal | None:
+    """An average, rounded to the nearest pico-USD."""
+    return _usd((2 * pico + count) // (2 * count)) if count else None
+
+
+def _sums(totals: Totals) -> Sums:
+    return Sums(
+        total_usd=_usd(_cost(totals)),
+        cost_usd=_usd(totals.cost_pico_usd),
+        estimated_cost_usd=_usd(totals.estimated_cost_pico_usd),
+        cost_per_call_usd=_ratio(_cost(totals), totals.calls - totals.unpriced),
+        cost_per_request_usd=_ratio(totals.cost_in_requests_pico_usd, totals.requests),
+        calls=totals.calls,
+        requests=totals.requests,
+        unpriced_calls=totals.unpriced,
+        flagged_calls=totals.flagged,
+        incomplete_calls=totals.incomplete,
+        input_tokens=totals.input_tokens,
+        output_tokens=totals.output_tokens,
+        cache_read_input_tokens=totals.cache_read_input_tokens,
+        cache_write_input_tokens=totals.cache_write_input_tokens,
+        reasoning_output_tokens=totals.reasoning_output_tokens,
+        average_latency_ms=totals.latency_ms // totals.timed if totals.timed else None,
+    )
+
+
+def _call(event: UsageEvent) -> Call:
+    usage, price = event.usage, event.price
+    return Call(
+        id=event.id,
+        created_at=event.created_at,
+        operation=event.operation,
+        provider=event.provider,
+        model=event.model,
+        status=event.status,
+        cost_usd=None if price.cost_pico_usd is None else _usd(price.cost_pico_usd),
+        cost_source=price.source,
+        price_ref=price.ref,
+        unit_prices_usd=dict(price.units),
+        reason=event.reason,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_input_tokens=usage.cache_read_input_tokens,
+        cache_write_input_tokens=usage.cache_write_input_tokens,
+        reasoning_output_tokens=usage.reasoning_output_tokens,
+        detail=dict(usage.detail),
+        latency_ms=event.latency_ms,
+        time_to_first_chunk_ms=event.time_to_first_chunk_ms,
+        tags=dict(event.tags),
+        api_key_id=event.api_key_id,
+        response_id=event.response_id,
+    )
