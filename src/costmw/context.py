@@ -11,12 +11,13 @@ import asyncio
 import functools
 import hashlib
 import inspect
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar, copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from costmw.events import new_id
@@ -40,14 +41,17 @@ TagValue = object
 Tags = Mapping[str, TagValue]
 
 
+_counting = threading.Lock()
+
+
 class Scope:
     """One web request: what is known of who asks, and how many calls it made.
 
     `resolve` gives the route and the middleware's own tags when the first call
-    needs them; it is called once a call, since a route is known only after routing.
+    needs them; it is asked at every call, since a route is known only after routing.
     """
 
-    __slots__ = ("_calls", "_lock", "_warned", "bound", "meter", "request_id", "resolve")
+    __slots__ = ("_calls", "_request_id", "_warned", "bound", "meter", "resolve")
 
     def __init__(
         self,
@@ -56,17 +60,19 @@ class Scope:
     ) -> None:
         self.meter = meter
         self.resolve = resolve
-        self.request_id: UUID = new_id()
         self.bound: dict[str, TagValue] = {}
-        self._calls = 0
-        self._lock = threading.Lock()
+        self._request_id: UUID | None = None
+        # Most requests make no call: what only calls need is made by the first.
+        self._calls: Iterator[int] | None = None
         self._warned = False
 
-    def count_call(self) -> bool:
-        """Count one more call; True when it is the first of this request."""
-        with self._lock:
-            self._calls += 1
-            return self._calls == 1
+    def count_call(self) -> tuple[UUID, bool]:
+        """Count one more call; gives the request's id, and True for its first call."""
+        with _counting:
+            if self._request_id is None or self._calls is None:
+                self._request_id = new_id()
+                self._calls = itertools.count()
+            return self._request_id, next(self._calls) == 0
 
     def bind(self, tags: Tags) -> None:
         """Add tags to the request; the last value of a key wins."""

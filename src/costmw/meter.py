@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from uuid import UUID
 
 from costmw import context
 from costmw.budgets import Budget
@@ -159,17 +160,12 @@ class Meter:
         return event_hooks(ClientCapture(self, api, provider))
 
     def metered(
-        self,
-        function: Callable[P, R] | None = None,
-        /,
-        *,
-        usage: Callable[[Any], Mapping[str, Any] | None] | None = None,
-        **tags: object,
-    ) -> Any:
-        """Tag what a function does; see `costmw.metered`. Records to this meter."""
+        self, *, usage: Callable[[Any], RecordArguments | None] | None = None, **tags: object
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Tag what a function does, as `costmw.metered`, and record to this meter."""
         from costmw.capture.decorator import metered
 
-        return metered(function, usage=usage, meter=self, **tags)
+        return metered(usage=usage, meter=self, **tags)
 
     def record(self, **call: Unpack[RecordArguments]) -> UsageEvent:
         """Record a call by hand and wait for its commit; see `RecordArguments`.
@@ -196,7 +192,8 @@ class Meter:
 
     def start_call(self, match: Match, request_model: str | None, api_key: str | None) -> Call:
         """Settle who asks, now: the tags of a call do not change once it runs."""
-        scope, block = context.current_scope(), context.current_block()
+        request_id, first_in_request = _count_in_request()
+        block = context.current_block()
         for open_ in block.chain() if block else ():
             open_.captured += 1
         return Call(
@@ -207,8 +204,8 @@ class Meter:
                 match=match,
                 request_model=request_model,
                 tags=self._resolve_tags(None),
-                request_id=scope.request_id if scope else None,
-                first_in_request=scope.count_call() if scope else False,
+                request_id=request_id,
+                first_in_request=first_in_request,
                 api_key_id=self._fingerprint(api_key),
                 trace_id=_trace_id(),
                 monotonic_ns=time.monotonic_ns(),
@@ -289,9 +286,7 @@ class Meter:
         except RuntimeError:  # no asyncio here (trio): wait in a thread
             import anyio.to_thread
 
-            in_time = await anyio.to_thread.run_sync(
-                acknowledgement.wait, self.config.ack_timeout
-            )
+            in_time = await anyio.to_thread.run_sync(acknowledgement.wait, self.config.ack_timeout)
         if not in_time:
             self._is_late()
 
@@ -309,6 +304,11 @@ class Meter:
 
     # The meter's own life.
 
+    @property
+    def started(self) -> bool:
+        """Whether `start()` has been tried."""
+        return self._started
+
     def start(self) -> None:
         """Open and check the store, once.
 
@@ -319,7 +319,7 @@ class Meter:
         if self._started or not self.enabled:
             return
         with self._start_lock:
-            if self._started:
+            if self.started:
                 return
             self._started = True
             try:
@@ -370,8 +370,8 @@ class Meter:
     # Helpers.
 
     def _recorded(self, call: RecordArguments) -> UsageEvent:
-        scope = context.current_scope()
         stated = checked(**call)
+        request_id, first_in_request = _count_in_request()
         price = self._price(
             stated.usage,
             provider=stated.provider,
@@ -383,8 +383,8 @@ class Meter:
         return UsageEvent(
             id=stated.id,
             created_at=stated.created_at,
-            request_id=scope.request_id if scope else None,
-            first_in_request=scope.count_call() if scope else False,
+            request_id=request_id,
+            first_in_request=first_in_request,
             operation=stated.operation,
             provider=stated.provider,
             request_model=stated.model,
@@ -437,7 +437,7 @@ _newest: weakref.ref[Meter] | None = None
 
 
 def _remember(meter: Meter) -> None:
-    global _newest  # noqa: PLW0603 - what free decorators record to outside a request
+    global _newest
     _newest = weakref.ref(meter)
 
 
@@ -476,6 +476,11 @@ def _reasons(reason: str | None, price: Price) -> str | None:
     if reason is not None and price.cost_pico_usd is None:
         return reason
     return "; ".join(filter(None, (reason, price.reason))) or None
+
+
+def _count_in_request() -> tuple[UUID | None, bool]:
+    scope = context.current_scope()
+    return (None, False) if scope is None else scope.count_call()
 
 
 def _trace_id() -> str | None:

@@ -250,7 +250,9 @@ def _uncovered(used: Mapping[str, int], units: Mapping[str, str]) -> list[str]:
     """The counts that no unit price covers, not even one of a wider unit."""
     from genai_prices.data_units import unit_data
 
-    priced = [unit["dimensions"].items() for unit in unit_data.values() if unit["price_key"] in units]
+    priced = [
+        unit["dimensions"].items() for unit in unit_data.values() if unit["price_key"] in units
+    ]
     return [
         name
         for name in used
@@ -276,4 +278,3 @@ def _base_version() -> str:
     import genai_prices
 
     return f"genai-prices {genai_prices.__version__}"
-

@@ -7,7 +7,7 @@ money is `Decimal` USD, in JSON a plain decimal string. Every question takes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -474,7 +474,7 @@ class Reports:
 
 
 def _total(view: Snapshot, start: datetime, stop: datetime, scope: TagScope | None) -> Sums:
-    found: Mapping[object, Totals] = view.totals(Query(start, stop, scope=scope or {}))
+    found = view.totals(Query(start, stop, scope=scope or {}))
     return _sums(found.get((), Totals()))
 
 

@@ -52,7 +52,8 @@ def _make(name: str) -> Decode:
         case "br":
             brotli = _first("brotli", "brotlicffi")
             decompressor = brotli.Decompressor()
-            return getattr(decompressor, "process", None) or decompressor.decompress
+            decompress: Decode = getattr(decompressor, "process", None) or decompressor.decompress
+            return decompress
         case "zstd":
             return _zstd()
     raise DecodingError(f"content encoding {name!r} is not known")

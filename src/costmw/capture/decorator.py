@@ -174,9 +174,7 @@ def _drive(run: _Run, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, An
             resume = functools.partial(inner.send, sent)
 
 
-async def _drive_async(
-    run: _Run, inner: AsyncGenerator[Any, Any]
-) -> AsyncGenerator[Any, Any]:
+async def _drive_async(run: _Run, inner: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
     """Run an async generator step by step, each step inside the block."""
     last: Any = None
     resume: Callable[[], Any] = inner.__anext__

@@ -143,7 +143,7 @@ def instrument_client(client: Any, capture: ClientCapture) -> None:
 
 
 def _class_send(reference: weakref.ref[Any], *args: Any, **kwargs: Any) -> Any:
-    client = reference()
+    client: Any = reference()
     return type(client).send(client, *args, **kwargs)
 
 

@@ -6,7 +6,6 @@ handed on once the row is committed, so that what the app has seen whole is reco
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -126,14 +125,19 @@ class _AsyncTee(Tee):
 _SHAPES = {"SyncByteStream": _SyncTee, "AsyncByteStream": _AsyncTee}
 
 
-@functools.lru_cache(maxsize=64)
+_tee_classes: dict[type[Any], type[Any]] = {}
+
+
 def _tee_class(stream: type[Any]) -> type[Any]:
     """Derive a tee from the base classes that the client of this stream checks for.
 
     Both libraries call them SyncByteStream and AsyncByteStream.
     """
-    bases = [base for base in stream.__mro__ if base.__name__ in _SHAPES]
-    return type("Tee", (*(_SHAPES[base.__name__] for base in bases), *bases), {})
+    if stream not in _tee_classes:
+        bases = [base for base in stream.__mro__ if base.__name__ in _SHAPES]
+        shapes = [_SHAPES[base.__name__] for base in bases]
+        _tee_classes[stream] = type("Tee", (*shapes, *bases), {})
+    return _tee_classes[stream]
 
 
 def tee_around(response: Any, call: Call, reader: BodyReader) -> Tee:

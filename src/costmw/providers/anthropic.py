@@ -94,6 +94,7 @@ class MessageStream:
         self._complete = False
 
     def message(self, event: str | None, data: bytes) -> None:
+        """Take one event."""
         name = event or _event_type(data)
         if name == "message_start":
             message = part(json_object(data), "message")

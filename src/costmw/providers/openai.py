@@ -9,6 +9,7 @@ reasoning, which is the form that `Usage` has.
 from __future__ import annotations
 
 import re
+
 from costmw.events import Usage
 from costmw.providers.base import (
     Json,
@@ -103,6 +104,7 @@ class ChatStream:
         self.reading = Reading(problem=NO_STREAM_USAGE)
 
     def message(self, event: str | None, data: bytes) -> None:
+        """Take one chunk."""
         if data == b"[DONE]":
             self.reading.finished = True
         elif self.reading.response_id is None or _has_usage(data):
@@ -126,6 +128,7 @@ class ResponseStream:
         self.reading = Reading(problem="the stream ended before response.completed")
 
     def message(self, event: str | None, data: bytes) -> None:
+        """Take one event."""
         name = event or _event_type(data)
         if name in ("response.completed", "response.incomplete", "response.failed"):
             body = part(json_object(data), "response")

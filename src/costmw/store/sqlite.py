@@ -7,59 +7,29 @@ an exclusive `flock` round each transaction keeps them even.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import sqlite3
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from costmw.config import Config, zone
 from costmw.errors import ConfigError, StoreBusy, StoreError
-from costmw.events import Amendment, Outcome, Price, Record, UsageEvent
+from costmw.events import Record
 from costmw.store.migrations import migrations
-from costmw.store.sqlite_read import SqliteSnapshot, micros
+from costmw.store.sqlite_read import SqliteSnapshot
+from costmw.store.sqlite_write import RecordInserter
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # pragma: no cover - Windows: SQLite's busy handler has to do
-    fcntl = None  # type: ignore[assignment]
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that holds the database."""
-
-INTERNED_AT_MOST = 50_000
-"""Tag sets and prices that a process remembers the ids of."""
-
-_INSERT_EVENT = """
-INSERT OR IGNORE INTO usage_events (
-    id, created_at, request_id, first_in_request, operation, api, provider,
-    request_model, response_model, input_tokens, output_tokens,
-    cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens,
-    usage_detail, cost_pico_usd, price_id, status, reason, latency_ms,
-    time_to_first_chunk_ms, tag_set_id, api_key_id, response_id, trace_id
-) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
-"""
-
-_INSERT_AMENDMENT = """
-INSERT OR IGNORE INTO amendments (
-    id, event_id, amended_at, reason, status, price_id, cost_pico_usd,
-    estimated_cost_pico_usd, unpriced, input_tokens, output_tokens,
-    cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens
-) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
-"""
-
-_COUNT_OUTCOME = """
-INSERT INTO call_outcomes (hour, kind, provider, model, tag_set_id, count)
-VALUES (?, ?, ?, ?, ?, 1)
-ON CONFLICT DO UPDATE SET count = count + 1
-"""
 
 
 def path_of(url: str) -> Path:
@@ -88,9 +58,11 @@ class SqliteStore:
         self.path = path_of(url).absolute()
         self._config = config
         self._zone: ZoneInfo | None = None
-        self.forget_connections()
-        self._tag_sets: dict[bytes, int] = {}
-        self._prices: dict[bytes, int] = {}
+        self._connection: sqlite3.Connection | None = None
+        self._lock_file: int | None = None
+        # A flock belongs to the open file: it keeps processes apart, and not threads.
+        self._turn = threading.Lock()
+        self._inserter = RecordInserter()
 
     @property
     def time_zone(self) -> ZoneInfo:
@@ -119,12 +91,10 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for record in records:
-                    self._insert(connection, record)
+                    self._inserter.insert(connection, record)
                 connection.execute("COMMIT")
             except BaseException:
-                # Ids handed out in a transaction that is undone must not be remembered.
-                self._tag_sets.clear()
-                self._prices.clear()
+                self._inserter.forget_ids()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -170,9 +140,8 @@ class SqliteStore:
 
     def forget_connections(self) -> None:
         """Start without a connection: the writer closed it before the fork."""
-        self._connection: sqlite3.Connection | None = None
-        self._lock_file: int | None = None
-        # A flock belongs to the open file, so it keeps processes apart and not threads.
+        self._connection = None
+        self._lock_file = None
         self._turn = threading.Lock()
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
@@ -208,7 +177,7 @@ class SqliteStore:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._turn:
-            if fcntl is None:
+            if sys.platform == "win32":  # SQLite's busy handler has to do
                 yield
                 return
             if self._lock_file is None:
@@ -255,7 +224,7 @@ class SqliteStore:
                 )
         from sqlite_utils import Database
 
-        connection.isolation_level = ""  # sqlite-utils manages transactions the default way
+        connection.isolation_level = "DEFERRED"  # sqlite-utils manages transactions the default way
         try:
             steps.apply(Database(connection))
         finally:
@@ -276,128 +245,6 @@ class SqliteStore:
                 "keeps the zone that it was made with"
             )
         return zone(kept)
-
-    def _insert(self, connection: sqlite3.Connection, record: Record) -> None:
-        match record:
-            case UsageEvent():
-                connection.execute(_INSERT_EVENT, self._event_row(connection, record))
-            case Amendment():
-                connection.execute(_INSERT_AMENDMENT, self._amendment_row(connection, record))
-            case Outcome():
-                connection.execute(
-                    _COUNT_OUTCOME,
-                    (
-                        int(record.at.timestamp()) // 3600,
-                        record.kind,
-                        record.provider or "",
-                        record.model or "",
-                        self._tag_set(connection, record.tags),
-                    ),
-                )
-
-    def _event_row(self, connection: sqlite3.Connection, event: UsageEvent) -> tuple[Any, ...]:
-        usage = event.usage
-        return (
-            event.id.bytes,
-            micros(event.created_at),
-            event.request_id.bytes if event.request_id else None,
-            event.first_in_request,
-            event.operation,
-            event.api,
-            event.provider,
-            event.request_model,
-            event.response_model,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_input_tokens,
-            usage.cache_write_input_tokens,
-            usage.reasoning_output_tokens,
-            _json(usage.detail) if usage.detail else None,
-            event.price.cost_pico_usd,
-            self._price(connection, event.price),
-            event.status,
-            event.reason,
-            event.latency_ms,
-            event.time_to_first_chunk_ms,
-            self._tag_set(connection, event.tags),
-            event.api_key_id,
-            event.response_id,
-            event.trace_id,
-        )
-
-    def _amendment_row(
-        self, connection: sqlite3.Connection, amendment: Amendment
-    ) -> tuple[Any, ...]:
-        return (
-            amendment.id.bytes,
-            amendment.event_id.bytes,
-            micros(amendment.at),
-            amendment.reason,
-            amendment.status,
-            self._price(connection, amendment.price) if amendment.price else None,
-            amendment.cost_pico_usd,
-            amendment.estimated_cost_pico_usd,
-            amendment.unpriced,
-            amendment.input_tokens,
-            amendment.output_tokens,
-            amendment.cache_read_input_tokens,
-            amendment.cache_write_input_tokens,
-            amendment.reasoning_output_tokens,
-        )
-
-    def _tag_set(self, connection: sqlite3.Connection, tags: Mapping[str, str]) -> int:
-        text = _json(tags)
-        digest = _digest(text)
-        known = self._tag_sets.get(digest)
-        if known is None:
-            known, new = _intern(connection, "tag_sets", digest, {"tags": text})
-            if new:
-                connection.executemany(
-                    "INSERT INTO tags (tag_set_id, key, value) VALUES (?, ?, ?)",
-                    [(known, key, value) for key, value in tags.items()],
-                )
-            _remember(self._tag_sets, digest, known)
-        return known
-
-    def _price(self, connection: sqlite3.Connection, price: Price) -> int:
-        units = _json(price.units)
-        digest = _digest(price.source, price.ref or "", units)
-        known = self._prices.get(digest)
-        if known is None:
-            row = {"source": price.source, "ref": price.ref, "units": units}
-            known, _ = _intern(connection, "prices", digest, row)
-            _remember(self._prices, digest, known)
-        return known
-
-
-def _intern(
-    connection: sqlite3.Connection, table: str, digest: bytes, row: Mapping[str, str | None]
-) -> tuple[int, bool]:
-    """Give the id of the row with this digest, and whether it is new."""
-    found = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()  # noqa: S608 - our own names
-    if found:
-        return found[0], False
-    cursor = connection.execute(
-        f"INSERT INTO {table} (digest, {', '.join(row)}) "  # noqa: S608 - our own names
-        f"VALUES (?{', ?' * len(row)})",
-        (digest, *row.values()),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid, True
-
-
-def _remember(cache: dict[bytes, int], digest: bytes, row_id: int) -> None:
-    if len(cache) >= INTERNED_AT_MOST:
-        cache.clear()
-    cache[digest] = row_id
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
-def _digest(*parts: str) -> bytes:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
 def _advice(name: str, error: Exception) -> str:

@@ -70,12 +70,16 @@ _AMENDMENT_TERMS = {
     "reasoning_output_tokens": "a.reasoning_output_tokens",
 }
 
-_EVENT_FIELDS = """
+_SELECT_EVENTS = """
+SELECT
     e.seq, e.id, e.created_at, e.request_id, e.first_in_request, e.operation, e.api, e.provider,
     e.request_model, e.response_model, e.input_tokens, e.output_tokens,
     e.cache_read_input_tokens, e.cache_write_input_tokens, e.reasoning_output_tokens,
     e.usage_detail, e.cost_pico_usd, e.status, e.reason, e.latency_ms, e.time_to_first_chunk_ms,
     e.api_key_id, e.response_id, e.trace_id, s.tags, p.source, p.ref, p.units
+FROM usage_events e
+JOIN tag_sets s ON s.id = e.tag_set_id
+JOIN prices p ON p.id = e.price_id
 """
 
 
@@ -114,9 +118,7 @@ class SqliteSnapshot:
             rows = ", ".join("(?, ?, ?)" for _ in starts)
             sql.add(f"WITH bucket (n, start, stop) AS (VALUES {rows})")
             sql.bind(
-                v
-                for n, span in enumerate(zip(starts, stops, strict=True))
-                for v in (n, *span)
+                v for n, span in enumerate(zip(starts, stops, strict=True)) for v in (n, *span)
             )
             keys.append("b.n")
             source = f"bucket b CROSS JOIN {source}"
@@ -124,15 +126,15 @@ class SqliteSnapshot:
         else:
             within = "e.created_at >= ? AND e.created_at < ?"
         tags = [name.removeprefix("tag:") for name in query.group_by if name.startswith("tag:")]
-        for name in query.group_by:
-            keys.append(
-                f"g{tags.index(name[4:])}.value" if name.startswith("tag:") else _column(name)
-            )
+        keys.extend(
+            f"g{tags.index(name[4:])}.value" if name.startswith("tag:") else _column(name)
+            for name in query.group_by
+        )
         sums = ", ".join(
             f"coalesce(sum(({term}) / {_SPLIT}), 0), coalesce(sum(({term}) % {_SPLIT}), 0)"
             for term in terms.values()
         )
-        sql.add(f"SELECT {''.join(f'{key}, ' for key in keys)}{sums} FROM {source}")
+        sql.add(f"SELECT {''.join(f'{key}, ' for key in keys)}{sums} FROM {source}")  # noqa: S608 - our own names
         for position, key in enumerate(tags):
             sql.add(
                 f"LEFT JOIN tags g{position} "
@@ -160,8 +162,7 @@ class SqliteSnapshot:
     ) -> Sequence[tuple[int, UsageEvent]]:
         """The newest events, newest first."""
         sql = _Sql()
-        sql.add(f"SELECT {_EVENT_FIELDS} FROM usage_events e")
-        sql.add("JOIN tag_sets s ON s.id = e.tag_set_id JOIN prices p ON p.id = e.price_id")
+        sql.add(_SELECT_EVENTS)
         sql.add("WHERE e.seq < ?", 2**62 if before is None else before)
         sql.having_tags(scope)
         sql.add("ORDER BY e.seq DESC LIMIT ?", limit)
@@ -172,8 +173,7 @@ class SqliteSnapshot:
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         """One event by its id."""
         sql = _Sql()
-        sql.add(f"SELECT {_EVENT_FIELDS} FROM usage_events e")
-        sql.add("JOIN tag_sets s ON s.id = e.tag_set_id JOIN prices p ON p.id = e.price_id")
+        sql.add(_SELECT_EVENTS)
         sql.add("WHERE e.id = ?", event_id.bytes)
         sql.having_tags(scope)
         row = self._connection.execute(*sql.statement()).fetchone()
@@ -219,7 +219,8 @@ class SqliteSnapshot:
 
         def amended(name: str) -> int | None:
             delta = sum(change[name] for change in changes)
-            return row[name] if not delta else (row[name] or 0) + delta
+            value: int | None = row[name]
+            return value if not delta else (value or 0) + delta
 
         cost = row["cost_pico_usd"]
         if any(change["unpriced"] for change in changes) or cost is not None:

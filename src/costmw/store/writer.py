@@ -235,7 +235,7 @@ class Writer:
             self._store.write([record for record, _ in batch])
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 - one bad record must not hold up the rest
+        except Exception as error:
             if len(batch) == 1:
                 self.counts.rejected += 1
                 logger.exception("costmw cannot store a record and leaves it out")

@@ -1,0 +1,130 @@
+"""Flask: who asks, and the page as a blueprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from costmw.context import Tags
+from costmw.errors import MissingExtra
+from costmw.integrations.wsgi import CostMiddleware
+
+try:
+    from flask import Blueprint, Flask, Request, Response, has_request_context, request
+except ImportError as error:
+    raise MissingExtra(package="flask", extra="flask") from error
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from costmw.dashboard.auth import Auth
+    from costmw.meter import Meter
+
+URL_PREFIX = "/_llmcost"
+"""Where the page is, unless told otherwise."""
+
+
+class LLMCost:
+    """Meters a Flask app and shows the page: `LLMCost(app, meter=meter, tags=..., auth=...)`.
+
+    Args:
+        app: the app; or leave it out and call `init_app(app)` later.
+        meter: where calls are recorded.
+        tags: takes Flask's `request` and gives tags. It is asked when an LLM call starts,
+            inside the request, so it may use `current_user`, `session` and `g`.
+        auth: takes Flask's `request` and gives a `Principal`, or None to refuse. Without
+            it the page stays closed.
+        url_prefix: where the page is; None for no page.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        meter: Meter,
+        tags: Callable[[Request], Tags] | None = None,
+        auth: Auth | None = None,
+        url_prefix: str | None = URL_PREFIX,
+    ) -> None:
+        self.meter = meter
+        self.tags = tags
+        self.auth = auth
+        self.url_prefix = url_prefix
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Add the middleware and the page to an app."""
+        app.extensions["llmcost"] = self
+        app.before_request(_keep_request)
+        app.after_request(self._keep_tags)
+        app.wsgi_app = CostMiddleware(  # type: ignore[method-assign]
+            app.wsgi_app, self.meter, tags=self._tags_of, route=_route_of
+        )
+        if self.url_prefix is not None:
+            app.register_blueprint(
+                dashboard_blueprint(self.meter, auth=self.auth), url_prefix=self.url_prefix
+            )
+
+    def _tags_of(self, environ: WSGIEnvironment) -> Tags:
+        if self.tags is None or _REQUEST not in environ:
+            return {}
+        if _TAGS in environ and not has_request_context():
+            kept: Tags = environ[_TAGS]
+            return kept
+        return self.tags(environ[_REQUEST])
+
+    def _keep_tags(self, response: Response) -> Response:
+        # A streamed body runs on when the request's context is gone, and with it
+        # `current_user` and `session`: ask now.
+        if self.tags is not None and response.is_streamed:
+            try:
+                request.environ[_TAGS] = self.tags(request)
+            except Exception as error:  # noqa: BLE001 - the user's callable may raise anything
+                self.meter.fault(error, "the tags of a streamed response")
+        return response
+
+
+_REQUEST = "costmw.request"
+_TAGS = "costmw.tags"
+
+
+def _keep_request() -> None:
+    # A generator body outlives the request context; the request itself is enough by then.
+    request.environ[_REQUEST] = request._get_current_object()  # type: ignore[attr-defined]
+
+
+def _route_of(environ: WSGIEnvironment) -> str | None:
+    kept = environ.get(_REQUEST)
+    rule = kept.url_rule if kept is not None else None
+    return rule.rule if rule is not None else None
+
+
+def dashboard_blueprint(
+    meter: Meter, auth: Auth | None = None, *, name: str = "llmcost"
+) -> Blueprint:
+    """The page as a blueprint: `app.register_blueprint(dashboard_blueprint(meter, auth=...),
+    url_prefix="/_llmcost")`.
+
+    Args:
+        meter: whose store is shown.
+        auth: takes Flask's `request` and gives a `Principal`, or None to refuse.
+        name: the blueprint's name.
+    """
+    from costmw.dashboard.wsgi import DashboardWSGI
+
+    page = DashboardWSGI(meter, auth, request_for_auth=lambda environ: request)
+    blueprint = Blueprint(name, __name__)
+
+    @blueprint.route("", defaults={"path": ""}, methods=["GET", "HEAD"])
+    @blueprint.route("/", defaults={"path": "/"}, methods=["GET", "HEAD"])
+    @blueprint.route("/<path:path>", methods=["GET", "HEAD"])
+    def serve(path: str) -> Any:
+        environ = dict(request.environ)
+        inside = "/" + path.lstrip("/") if path else ""
+        outside = environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]
+        environ["SCRIPT_NAME"] = outside[: len(outside) - len(inside)] if inside else outside
+        environ["PATH_INFO"] = inside
+        return Response.from_app(page, environ)
+
+    return blueprint

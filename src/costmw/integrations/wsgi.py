@@ -1,0 +1,83 @@
+"""Any WSGI application: who asks, through the call, every step of the body, and its close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from costmw.context import Scope, Tags, enter_scope
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from costmw.meter import Meter
+
+RouteOf = Callable[["WSGIEnvironment"], str | None]
+
+
+class CostMiddleware:
+    """Binds every LLM call of a request to its tags.
+
+    Args:
+        app: the application.
+        meter: where calls are recorded. Its store is checked at the first request.
+        tags: takes the WSGI environment and gives tags; asked when an LLM call starts.
+        route: takes the WSGI environment and gives the route's template, once known.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        meter: Meter,
+        tags: Callable[[WSGIEnvironment], Tags] | None = None,
+        route: RouteOf | None = None,
+    ) -> None:
+        self.app = app
+        self.meter = meter
+        self.tags = tags
+        self.route = route
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle one request."""
+        if not self.meter.enabled:
+            return self.app(environ, start_response)
+        if not self.meter.started:
+            self.meter.start()
+        context = copy_context()
+        context.run(enter_scope, Scope(self.meter, lambda: self._tags_of(environ)))
+        body = context.run(self.app, environ, start_response)
+        # A list is complete: nothing runs any more, and servers take its length from it.
+        return body if isinstance(body, list | tuple) else _Body(body, context)
+
+    def _tags_of(self, environ: WSGIEnvironment) -> Iterator[Tags]:
+        if self.route is not None and (route := self.route(environ)):
+            yield {"route": route}
+        if self.tags is not None:
+            yield self.tags(environ)
+
+
+class _Body:
+    """A response body whose every step runs in the request's context."""
+
+    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+        self._body = body
+        self._context = context
+        self._steps: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._steps is None:
+            self._steps = self._context.run(iter, self._body)
+        return self._context.run(next, self._steps)
+
+    def __getattr__(self, name: str) -> Any:
+        # `close` exists where the body has it; servers may ask for its length.
+        value = getattr(self.__dict__["_body"], name)
+        return _in_context(value, self._context) if name == "close" else value
+
+
+def _in_context(function: Callable[[], object], context: Context) -> Callable[[], object]:
+    return lambda: context.run(function)
