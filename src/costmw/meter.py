@@ -32,6 +32,7 @@ from costmw.providers.registry import Match
 from costmw.store.writer import Acknowledgement, Writer
 
 if TYPE_CHECKING:
+    from costmw.capture.tee import Tee
     from costmw.reports import Reports
     from costmw.store.base import Store
 
@@ -100,6 +101,8 @@ class Meter:
             if self.config.price_file
             else self.config.prices
         )
+        self._in_flight: weakref.WeakSet[Tee] = weakref.WeakSet()
+        self._in_flight_lock = threading.Lock()
         self._start_lock = threading.Lock()
         self._start_error: CostmwError | None = None
         self._started = False
@@ -211,6 +214,11 @@ class Meter:
                 monotonic_ns=time.monotonic_ns(),
             ),
         )
+
+    def follow(self, stream: Tee) -> None:
+        """Remember a stream that is being read, to settle it when the app ends before it does."""
+        with self._in_flight_lock:
+            self._in_flight.add(stream)
 
     def commit_call(
         self,
@@ -334,8 +342,16 @@ class Meter:
         """Wait up to `timeout` seconds until all events are committed; False if some are not."""
         return self._writer.flush(timeout)
 
+    def end_streams(self) -> None:
+        """Settle the streams that nobody will read on, as `incomplete`: the app ends."""
+        with self._in_flight_lock:
+            streams = list(self._in_flight)
+        for stream in streams:
+            stream.abandon()
+
     def close(self, timeout: float = 10.0) -> None:
-        """Commit what waits and release the store; a later call opens it again."""
+        """Settle and commit what waits, and release the store; a later call opens it again."""
+        self.end_streams()
         if not self._writer.close(timeout):
             logger.error(
                 "costmw closes with %d event(s) not committed: %s",

@@ -117,6 +117,7 @@ class ClientCapture:
             if encoding:
                 del headers["content-encoding"]
         response.stream = tee
+        self.meter.follow(tee)
         return tee
 
     def _reader(self, call: Call, headers: Any, encoding: str) -> BodyReader:

@@ -55,13 +55,17 @@ class Tee:
             self._settled = True
             self._call.settle(self._reader.reading, end)
 
+    def abandon(self) -> None:
+        """Settle now: nobody will read on."""
+        self._settle("dropped")
+
     def __getattr__(self, name: str) -> Any:
         # httpx2 reads `elapsed`, and SDKs keep things of their own, on the stream.
         return getattr(self.__dict__["_inner"], name)
 
     def __del__(self) -> None:
         if "_settled" in self.__dict__:
-            self._settle("dropped")
+            self.abandon()
 
 
 class _SyncTee(Tee):

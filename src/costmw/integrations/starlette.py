@@ -77,6 +77,7 @@ class CostMiddleware:
 
         async def flush_last(message: Message) -> None:
             if message["type"] == "lifespan.shutdown.complete":
+                self.meter.end_streams()
                 await asyncio.to_thread(self.meter.flush)
             await send(message)
 

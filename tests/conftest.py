@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from costmw import Config, Meter
+from costmw.events import UsageEvent
+from costmw.testing import FakeProvider
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/llmcost.db"
+
+
+@pytest.fixture
+def make_meter(store_url: str) -> Iterator[Callable[..., Meter]]:
+    """Makes meters on one store, with time enough for a busy machine, and closes them."""
+    meters: list[Meter] = []
+
+    def make(**options: object) -> Meter:
+        options.setdefault("config", Config(ack_timeout=30.0))
+        meters.append(Meter(store_url, **options))  # type: ignore[arg-type]
+        return meters[-1]
+
+    yield make
+    for meter in meters:
+        meter.close()
+
+
+@pytest.fixture
+def meter(make_meter: Callable[..., Meter]) -> Meter:
+    return make_meter()
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider() as provider:
+        yield provider
+
+
+def events_of(meter: Meter) -> list[UsageEvent]:
+    """All events of a meter's store, oldest first."""
+    assert meter.flush(30)
+    with meter.store.snapshot() as snapshot:
+        return [event for _, event in reversed(snapshot.events(scope={}, limit=100_000))]
+
+
+def outcomes_of(meter: Meter) -> dict[str, int]:
+    """How often each kind of unbilled attempt happened."""
+    from datetime import UTC, datetime, timedelta
+
+    assert meter.flush(30)
+    now = datetime.now(UTC)
+    counts: dict[str, int] = {}
+    with meter.store.snapshot() as snapshot:
+        for row in snapshot.outcomes(now - timedelta(days=1), now + timedelta(1), scope={}):
+            counts[row.kind] = counts.get(row.kind, 0) + row.count
+    return counts
