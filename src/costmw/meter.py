@@ -179,17 +179,48 @@ class Meter:
         Raises:
             ConfigError: when an argument cannot be used; nothing is recorded then.
         """
-        event = self._recorded(call)
+        event = self.priced(**call)
         if self.enabled:
             self.wait(self._writer.submit(event))
         return event
 
     async def arecord(self, **call: Unpack[RecordArguments]) -> UsageEvent:
         """Record a call by hand and wait for its commit without blocking; see `record`."""
-        event = self._recorded(call)
+        event = self.priced(**call)
         if self.enabled:
             await self.wait_async(self._writer.submit(event))
         return event
+
+    def priced(self, **call: Unpack[RecordArguments]) -> UsageEvent:
+        """Make the event that `record()` would commit, without committing it."""
+        stated = checked(**call)
+        request_id, first_in_request = _count_in_request()
+        price = self._price(
+            stated.usage,
+            provider=stated.provider,
+            model=stated.model,
+            at=stated.created_at,
+            context={},
+            provider_cost=stated.cost_usd,
+        )
+        return UsageEvent(
+            id=stated.id,
+            created_at=stated.created_at,
+            request_id=request_id,
+            first_in_request=first_in_request,
+            operation=stated.operation,
+            provider=stated.provider,
+            request_model=stated.model,
+            response_model=stated.model,
+            usage=stated.usage,
+            price=price,
+            status=stated.status,
+            reason=_reasons(stated.reason, price),
+            latency_ms=stated.latency_ms,
+            tags=self._resolve_tags(stated.tags),
+            response_id=stated.response_id,
+            trace_id=_trace_id(),
+        )
 
     # The pipeline.
 
@@ -384,36 +415,6 @@ class Meter:
         return Reports(self.store, self.budgets)
 
     # Helpers.
-
-    def _recorded(self, call: RecordArguments) -> UsageEvent:
-        stated = checked(**call)
-        request_id, first_in_request = _count_in_request()
-        price = self._price(
-            stated.usage,
-            provider=stated.provider,
-            model=stated.model,
-            at=stated.created_at,
-            context={},
-            provider_cost=stated.cost_usd,
-        )
-        return UsageEvent(
-            id=stated.id,
-            created_at=stated.created_at,
-            request_id=request_id,
-            first_in_request=first_in_request,
-            operation=stated.operation,
-            provider=stated.provider,
-            request_model=stated.model,
-            response_model=stated.model,
-            usage=stated.usage,
-            price=price,
-            status=stated.status,
-            reason=_reasons(stated.reason, price),
-            latency_ms=stated.latency_ms,
-            tags=self._resolve_tags(stated.tags),
-            response_id=stated.response_id,
-            trace_id=_trace_id(),
-        )
 
     def _price(self, usage: Usage, **facts: Any) -> Price:
         try:

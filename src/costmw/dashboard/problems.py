@@ -1,0 +1,34 @@
+"""Errors as problem+json (RFC 9457), saying what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from costmw.dashboard.messages import Response
+
+
+class HttpProblem(Exception):
+    """Ends the handling of a request with an error response."""
+
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.response = problem(status, detail, headers)
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error response; `detail` says what to do."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    return Response(
+        status,
+        {"Content-Type": "application/problem+json", **(headers or {})},
+        json.dumps(body).encode(),
+    )
