@@ -7,7 +7,6 @@ blocks opened by `tag()` form an immutable chain, so that every task has its own
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import inspect
@@ -217,6 +216,8 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
         @functools.wraps(function)
         async def run_async(*args: P.args, **kwargs: P.kwargs) -> object:
+            import asyncio
+
             coroutine = function(*args, **kwargs)
             return await asyncio.get_running_loop().create_task(coroutine, context=context.copy())
 

@@ -8,7 +8,6 @@ forked child.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
@@ -24,6 +23,8 @@ from costmw.errors import StoreError
 from costmw.events import Record
 
 if TYPE_CHECKING:
+    import asyncio
+
     from costmw.config import Config
     from costmw.store.base import Store
 
@@ -58,6 +59,8 @@ class Acknowledgement:
     async def wait_async(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds without blocking the event loop."""
         if not self._committed:
+            import asyncio
+
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
             self._waiter = (loop, future)

@@ -1,0 +1,68 @@
+/** Cells and rows that several views share. */
+
+import { el, replace, value } from "./dom.js";
+import { exactUsd, isSome, usd } from "./money.js";
+import { whole } from "./format.js";
+
+/** Fill the body of a table; without rows it says `nothing`. */
+export function fill(table, rows, nothing) {
+  const columns = table.tHead.rows[0].cells.length;
+  const empty = el("tr", {}, el("td", { class: "nothing", colspan: columns }, nothing));
+  replace(table.tBodies[0], ...(rows.length ? rows : [empty]));
+}
+
+/** A row of cells; text becomes a cell by itself. */
+export function row(...cells) {
+  return el("tr", {}, ...cells.map((cell) => (isCell(cell) ? cell : el("td", {}, cell))));
+}
+
+/** A cell that names its row. */
+export function head(...children) {
+  return el("th", { scope: "row" }, ...children);
+}
+
+/** A number, aligned with those above it. */
+export function number(text, attributes = {}) {
+  return el("td", { ...attributes, class: `number ${attributes.class ?? ""}` }, text);
+}
+
+/** Money, rounded, with all digits on hover. */
+export function money(text, attributes = {}) {
+  return number(usd(text), { title: exactUsd(text), ...attributes });
+}
+
+/** A name from outside, cut when it is long; `absent` when there is none. */
+export function name(text, absent) {
+  if (text === null || text === undefined) return el("span", { class: "absent" }, absent);
+  if (text === "") return el("span", { class: "absent" }, "(empty)");
+  return value(text, { class: "name", title: text });
+}
+
+/** What some calls cost: marked where a part is estimated, a dash where nothing is known. */
+export function cost(sums) {
+  if (isUnknown(sums)) return el("span", { class: "absent", title: missing(sums) }, "no price");
+  const estimated = isSome(sums.estimated_cost_usd);
+  const title = [
+    exactUsd(sums.total_usd),
+    estimated ? `of it ${exactUsd(sums.estimated_cost_usd)} estimated` : "",
+    sums.unpriced_calls ? missing(sums) : "",
+  ];
+  return el(
+    "span",
+    { title: title.filter(Boolean).join("; ") },
+    `${estimated ? "≈ " : ""}${usd(sums.total_usd)}${sums.unpriced_calls ? " +" : ""}`,
+  );
+}
+
+/** Whether there are calls and the cost of none of them is known. */
+export function isUnknown(sums) {
+  return sums.calls > 0 && sums.unpriced_calls === sums.calls;
+}
+
+function missing(sums) {
+  return `${whole(sums.unpriced_calls)} of ${whole(sums.calls)} calls without a price`;
+}
+
+function isCell(child) {
+  return child instanceof HTMLTableCellElement;
+}
