@@ -12,15 +12,24 @@ import httpx
 import httpx2
 import openai
 import pytest
-from conftest import events_of
-from test_sdk_matrix import HELLO, MESSAGE_REQUEST, drained, entered, settled
 
+from conftest import events_of
 from costmw import Meter
 from costmw.testing import FakeProvider, Reply
+from test_sdk_matrix import HELLO, MESSAGE_REQUEST, drained, entered, settled
 
 TOOL = Reply(tool_call=("look_up", {"city": "Lyon", "units": "metric"}))
 TEXT = Reply(text="Bonjour tout le monde, ça va? 你好 👋")
-VOLATILE = {"id", "completed_at", "call_id", "tool_use_id", "created", "created_at", "item_id", "system_fingerprint"}
+VOLATILE = {
+    "id",
+    "completed_at",
+    "call_id",
+    "tool_use_id",
+    "created",
+    "created_at",
+    "item_id",
+    "system_fingerprint",
+}
 
 
 def stable(value: Any) -> Any:
@@ -36,17 +45,13 @@ def stable(value: Any) -> Any:
 
 async def seen_in_chat_stream(client: Any, **options: Any) -> Any:
     stream = await settled(
-        client.chat.completions.create(
-            model="gpt-5-mini", messages=HELLO, stream=True, **options
-        )
+        client.chat.completions.create(model="gpt-5-mini", messages=HELLO, stream=True, **options)
     )
     return [stable(chunk) for chunk in await drained(stream)]
 
 
 async def seen_in_chat(client: Any) -> Any:
-    return stable(
-        await settled(client.chat.completions.create(model="gpt-5-mini", messages=HELLO))
-    )
+    return stable(await settled(client.chat.completions.create(model="gpt-5-mini", messages=HELLO)))
 
 
 async def seen_in_chat_helper(client: Any) -> Any:
@@ -202,9 +207,7 @@ def test_the_request_carries_usage_and_nothing_else_is_changed(
         return request.json, request.headers
 
     bare_body, bare_headers = sent(client_of("openai", "sync", provider))
-    body, headers = sent(
-        meter.instrument(client_of("openai", "sync", provider), provider="openai")
-    )
+    body, headers = sent(meter.instrument(client_of("openai", "sync", provider), provider="openai"))
 
     assert body == {**bare_body, "stream_options": {"include_usage": True}}
     assert headers.pop("accept-encoding") == "identity"
@@ -215,9 +218,7 @@ def test_the_request_carries_usage_and_nothing_else_is_changed(
     assert headers == bare_headers
 
 
-def test_include_usage_false_leaves_the_request_alone(
-    meter: Meter, provider: FakeProvider
-) -> None:
+def test_include_usage_false_leaves_the_request_alone(meter: Meter, provider: FakeProvider) -> None:
     client = meter.instrument(
         client_of("openai", "sync", provider), provider="openai", include_usage=False
     )

@@ -60,8 +60,8 @@ def imports_of(path: Path) -> list[tuple[str, bool]]:
                 names = [child.module]
                 if child.module == "costmw":
                     names = [
-                        f"costmw.{a.name}" if (SOURCE / f"{a.name}.py").is_file()
-                        or (SOURCE / a.name).is_dir()
+                        f"costmw.{a.name}"
+                        if (SOURCE / f"{a.name}.py").is_file() or (SOURCE / a.name).is_dir()
                         else "costmw"
                         for a in child.names
                     ]

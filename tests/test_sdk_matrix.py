@@ -18,8 +18,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from conftest import events_of, outcomes_of
 
+from conftest import events_of, outcomes_of
 from costmw import Meter
 from costmw.events import UsageEvent
 from costmw.testing import FakeProvider, Reply
@@ -71,7 +71,9 @@ CHAT = (
 RESPONSE = (
     2048,
     77,
-    pico((2048 - 512, GPT_5_MINI["input"]), (512, GPT_5_MINI["cached"]), (77, GPT_5_MINI["output"])),
+    pico(
+        (2048 - 512, GPT_5_MINI["input"]), (512, GPT_5_MINI["cached"]), (77, GPT_5_MINI["output"])
+    ),
 )
 EMBEDDING = (913, 0, pico((913, EMBEDDING_3_SMALL["input"])))
 MESSAGE = (
@@ -267,7 +269,8 @@ async def chat_500(client: Any) -> None:
 async def message_500(client: Any) -> None:
     client = client.with_options(max_retries=0)
     await failing(
-        anthropic.InternalServerError, settled_call(lambda: client.messages.create(**MESSAGE_REQUEST))
+        anthropic.InternalServerError,
+        settled_call(lambda: client.messages.create(**MESSAGE_REQUEST)),
     )
 
 
@@ -362,9 +365,7 @@ SCENARIOS = [
         )
     ),
     *(
-        Scenario(
-            run, (NOT_NOW, NOT_NOW, reply), exact=exact, outcomes=(("error", 2), ("retry", 1))
-        )
+        Scenario(run, (NOT_NOW, NOT_NOW, reply), exact=exact, outcomes=(("error", 2), ("retry", 1)))
         for run, reply, exact in (
             (chat_plain, CHAT_REPLY, CHAT),
             (chat_streamed, CHAT_REPLY, CHAT),

@@ -57,7 +57,8 @@ class Config:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
-        """Read `COSTMW_DURABILITY`, `COSTMW_ACK_TIMEOUT`, `COSTMW_TIME_ZONE`, `COSTMW_PRICES`.
+        """Read `COSTMW_DURABILITY`, `COSTMW_ACK_TIMEOUT`, `COSTMW_TIME_ZONE`, `COSTMW_PRICES`
+        (a file) and `COSTMW_HOSTS` (`llm.internal=openai,gateway.internal=anthropic`).
 
         Raises:
             ConfigError: naming the variable and what is wrong with it.
@@ -74,6 +75,8 @@ class Config:
                 raise ConfigError(
                     f"COSTMW_ACK_TIMEOUT is {settings['ack_timeout']!r}, not a number of seconds"
                 ) from None
+        if "hosts" in settings:
+            settings["hosts"] = _hosts(str(settings["hosts"]))
         return cls(**settings)  # type: ignore[arg-type]
 
 
@@ -82,7 +85,15 @@ _VARIABLES = {
     "COSTMW_ACK_TIMEOUT": "ack_timeout",
     "COSTMW_TIME_ZONE": "time_zone",
     "COSTMW_PRICES": "price_file",
+    "COSTMW_HOSTS": "hosts",
 }
+
+
+def _hosts(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if any(not host.strip() or not provider.strip() for host, _, provider in pairs):
+        raise ConfigError(f"COSTMW_HOSTS is {text!r}; use 'llm.internal=openai,other=anthropic'")
+    return {host.strip(): provider.strip() for host, _, provider in pairs}
 
 
 def store_from_environment(environ: Mapping[str, str] | None = None) -> str | None:

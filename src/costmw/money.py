@@ -7,7 +7,7 @@ stay exact where floats drift.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, localcontext
 
 from costmw.errors import ConfigError
 
@@ -17,20 +17,21 @@ PICO = 10**12
 MAX_PICO = 2**63 - 1
 """The largest amount one row can hold, about 9.2 million USD: SQLite's integers have 64 bits."""
 
-_EXACT_DIGITS = 60
+# Not the app's own context, which may have few digits or traps.
+_EXACT = Context(prec=60, traps=[InvalidOperation])
+_LARGEST_EXPONENT = 12
 
 
 def to_pico(usd: Decimal) -> int:
     """Convert USD to pico-USD, rounding half to even at 1e-12 USD."""
-    with localcontext() as context:
-        context.prec = _EXACT_DIGITS
+    with localcontext(_EXACT):
         return int((usd * PICO).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
 def from_pico(pico: int) -> Decimal:
     """Convert pico-USD to USD, exactly."""
-    with localcontext() as context:
-        context.prec = max(_EXACT_DIGITS, len(str(pico)))
+    with localcontext(_EXACT) as context:
+        context.prec = max(context.prec, len(str(pico)))
         return Decimal(pico).scaleb(-12)
 
 
@@ -59,4 +60,6 @@ def parse_usd(value: Decimal | int | str, what: str) -> Decimal:
         raise ConfigError(f"{what} is {value!r}, which is not a decimal number") from None
     if not amount.is_finite():
         raise ConfigError(f"{what} is {value!r}: it must be a finite amount of USD")
+    if amount.adjusted() > _LARGEST_EXPONENT:
+        raise ConfigError(f"{what} is {value!r}: so many USD cannot be meant")
     return amount

@@ -57,13 +57,21 @@ def _marks(
 ) -> Iterator[datetime]:
     day = start.astimezone(zone).date()
     if every == "hour":
-        moment = start.replace(minute=0, second=0, microsecond=0)
+        moment = _full_hour(start, zone)
         while moment < stop:
             yield moment
-            moment += _HOUR
+            moment = _full_hour(moment + _HOUR, zone)
         return
     if every == "month":
         day = day.replace(day=1)
     while (moment := midnight(day, zone)) < stop:
         yield moment
         day = next_month(day) if every == "month" else day + timedelta(days=1)
+
+
+def _full_hour(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the hour on the wall began: zones may be half an hour off, or change by that."""
+    wall = moment.astimezone(zone)
+    return moment - timedelta(
+        minutes=wall.minute, seconds=wall.second, microseconds=wall.microsecond
+    )

@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
 from costmw.dashboard import assets
-from costmw.dashboard.answers import Answers
 from costmw.dashboard.auth import Auth, Gate, Principal, Refusal
 from costmw.dashboard.headers import REVALIDATE, completed, is_from_elsewhere
 from costmw.dashboard.messages import Request, Response
 from costmw.dashboard.problems import HttpProblem, problem
+from costmw.dashboard.questions import Questions
 from costmw.dashboard.refusals import refused
 from costmw.errors import StoreBusy, StoreError
 
@@ -84,27 +84,27 @@ class Dashboard:
                 return assets.load().page_response()
             case ["static", digest, *name]:
                 return assets.load().response(digest, "/".join(name)) or _not_found()
-            case ["api", "v1", *question]:
+            case ["api", "v1", *path]:
                 if is_from_elsewhere(request):
                     return problem(403, "Only pages of this origin may ask: open the dashboard.")
-                return self._api(request, question, Answers(self._meter, principal))
+                return self._api(request, path, Questions(self._meter, principal))
         return _not_found()
 
-    def _api(self, request: Request, question: list[str], answers: Answers) -> Response:
+    def _api(self, request: Request, path: list[str], questions: Questions) -> Response:
         parameters = _parameters(request.query)
-        match question:
+        match path:
             case ["overview"]:
-                return _overview(request, parameters, answers)
+                return _overview(request, parameters, questions)
             case ["calls"]:
                 limit = _whole(parameters, "limit", MOST_CALLS) or 50
-                return _json(answers.calls(limit, _whole(parameters, "before", 2**62)))
+                return _json(questions.calls(limit, _whole(parameters, "before", 2**62)))
             case ["calls", text]:
-                call = answers.call(_uuid(text))
+                call = questions.call(_uuid(text))
                 if call is None:
                     return problem(404, "There is no such call, or not for you.")
                 return _json(call)
             case ["status"]:
-                return _json(answers.status(), exclude={"meter": {"store"}})
+                return _json(questions.status(), exclude={"meter": {"store"}})
         return _not_found()
 
     def _unreadable(self, error: StoreError, principal: Principal | Refusal) -> Response:
@@ -115,16 +115,16 @@ class Dashboard:
         return problem(503, detail, {"Retry-After": "5" if isinstance(error, StoreBusy) else "60"})
 
 
-def _overview(request: Request, parameters: Mapping[str, str], answers: Answers) -> Response:
+def _overview(request: Request, parameters: Mapping[str, str], questions: Questions) -> Response:
     tag = parameters.get("tag") or "feature"
     if len(tag) > LONGEST_TAG_KEY:
         raise HttpProblem(400, f"tag must be a tag's key, at most {LONGEST_TAG_KEY} characters.")
-    etag = _etag(tag, answers.version(datetime.now(UTC)))
+    etag = _etag(tag, questions.version(datetime.now(UTC)))
     if etag in _etags(request.headers.get("if-none-match", "")):
         return Response(304, {"ETag": etag, "Cache-Control": REVALIDATE})
-    overview = answers.overview(tag)
+    overview = questions.overview(tag)
     # Calls may have come in between: the tag is that of what is sent.
-    etag = _etag(tag, answers.version(overview.generated_at, overview.position))
+    etag = _etag(tag, questions.version(overview.generated_at, overview.position))
     return _json(overview, {"ETag": etag})
 
 

@@ -2,13 +2,6 @@
 
 /* global Chart */
 
-const TICK = new Intl.NumberFormat("en", {
-  style: "currency",
-  currency: "USD",
-  minimumFractionDigits: 0,
-  maximumSignificantDigits: 3,
-});
-
 /** @type {Map<HTMLCanvasElement, object>} */
 const drawn = new Map();
 
@@ -91,7 +84,7 @@ function options(type) {
         beginAtZero: true,
         grid: { color: color("line") },
         border: { display: false },
-        ticks: { color: muted, font, maxTicksLimit: 6, callback: (tick) => TICK.format(tick) },
+        ticks: { color: muted, font, maxTicksLimit: 6, callback: tick },
       },
     },
     plugins: {
@@ -109,6 +102,13 @@ function options(type) {
       },
     },
   };
+}
+
+/** The text of a round amount beside the axis, with the digits that the steps need. */
+function tick(amount, index, ticks) {
+  const step = ticks.length > 1 ? ticks[1].value - ticks[0].value : 1;
+  const places = Number.isInteger(step) ? 0 : Math.max(2, Math.ceil(-Math.log10(step) - 1e-9));
+  return `$${amount.toLocaleString("en", { minimumFractionDigits: places })}`;
 }
 
 /** A colour of the style sheet by its name, as the browser resolves it for this theme. */

@@ -56,12 +56,9 @@ export function ago(milliseconds) {
 /** "14 Nov" */
 export const day = (iso) => dated("day", { day: "numeric", month: "short" }, iso);
 
-/** "Sat 14 Nov 2026" */
+/** "Sat 14 Nov" */
 export const longDay = (iso) =>
-  dated("long", { weekday: "short", day: "numeric", month: "short", year: "numeric" }, iso);
-
-/** "November" */
-export const month = (iso) => dated("month", { month: "long" }, iso);
+  dated("long", { weekday: "short", day: "numeric", month: "short" }, iso).replace(",", "");
 
 /** "14 Nov, 09:05:11" */
 export const time = (iso) =>

@@ -50,14 +50,30 @@ export function cost(sums) {
   return el(
     "span",
     { title: title.filter(Boolean).join("; ") },
-    `${estimated ? "≈ " : ""}${usd(sums.total_usd)}${sums.unpriced_calls ? " +" : ""}`,
+    estimated ? mark("≈ ") : null,
+    usd(sums.total_usd),
+    sums.unpriced_calls ? mark(" +") : null,
   );
+}
+
+/** What a call cost, marked when it is estimated. */
+export function amount({ cost_usd: cost, status }) {
+  if (cost === null) return el("span", { class: "absent" }, "no price");
+  return el("span", {}, status === "ok" ? null : mark("≈ "), usd(cost));
+}
+
+/** How far its usage is known. */
+export function status(call) {
+  return el("span", { class: `status ${call.status}`, title: call.reason }, call.status);
 }
 
 /** Whether there are calls and the cost of none of them is known. */
 export function isUnknown(sums) {
   return sums.calls > 0 && sums.unpriced_calls === sums.calls;
 }
+
+/** A sign that the foot of the page explains. */
+const mark = (sign) => el("span", { class: "mark" }, sign);
 
 function missing(sums) {
   return `${whole(sums.unpriced_calls)} of ${whole(sums.calls)} calls without a price`;

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from costmw import __version__
+from costmw.answers import Answer, Call, Overview
 from costmw.dashboard.auth import Principal
 from costmw.meter import Meter, MeterStatus
-from costmw.reports import Answer, Call, Overview
 
 
 class CallPage(Answer):
@@ -30,7 +31,7 @@ class Status(Answer):
     meter: MeterStatus | None
 
 
-class Answers:
+class Questions:
     """The questions of one principal; here, and nowhere else, the scope is applied."""
 
     def __init__(self, meter: Meter, principal: Principal) -> None:
@@ -57,8 +58,6 @@ class Answers:
 
     def status(self) -> Status:
         """Who is asking, and how recording goes."""
-        from costmw import __version__
-
         return Status(
             version=__version__,
             enabled=self._meter.enabled,

@@ -1,0 +1,107 @@
+"""The README's blocks run as they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import events_of
+from costmw import Meter
+from costmw.testing import FakeProvider, Reply
+from test_sdk_matrix import RESPONSE, RESPONSE_USAGE
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TOKEN = "0123456789abcdef"
+ASKED = {"question": "why?"}
+USER = {"x-user": "ann", "x-tenant": "acme"}
+TAGS = {"route": "/chat", "user": "ann", "tenant": "acme", "feature": "chat"}
+
+
+@pytest.fixture
+def run_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: FakeProvider) -> Any:
+    """Runs a block in an empty directory; its SDK talks to the fake provider."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMCOST_TOKEN", TOKEN)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
+    monkeypatch.setenv("COSTMW_HOSTS", "127.0.0.1=openai")
+    provider.default = Reply(usage=RESPONSE_USAGE, text="because")
+
+    def run(name: str) -> dict[str, Any]:
+        (block,) = [b for b in BLOCKS if name in b]
+        namespace: dict[str, Any] = {"__name__": "block"}
+        exec(compile(block, "README.md", "exec", dont_inherit=True), namespace)
+        return namespace
+
+    return run
+
+
+def check(meter: Meter, refused: int, page: int) -> None:
+    (event,) = events_of(meter)
+    assert dict(event.tags) == TAGS
+    usage = event.usage
+    assert (usage.input_tokens, usage.output_tokens, event.price.cost_pico_usd) == RESPONSE
+    assert (refused, page) == (401, 200)
+    meter.close()
+
+
+def test_the_fastapi_block(run_block: Any) -> None:
+    block = run_block("from fastapi")
+    transport = httpx.ASGITransport(app=block["app"])
+
+    async def use() -> tuple[int, int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
+            answer = await client.post("/chat", params=ASKED, headers=USER)
+            assert answer.json() == {"answer": "because"}
+            refused = await client.get("/_llmcost/")
+            page = await client.get("/_llmcost/", auth=("anyone", TOKEN))
+        await block["client"].close()
+        return refused.status_code, page.status_code
+
+    check(block["meter"], *asyncio.run(use()))
+
+
+def test_the_flask_block(run_block: Any) -> None:
+    block = run_block("from flask")
+    client = block["app"].test_client()
+    answer = client.post("/chat", query_string=ASKED, headers=USER)
+    assert answer.json == {"answer": "because"}
+    refused = client.get("/_llmcost/")
+    page = client.get("/_llmcost/", auth=("anyone", TOKEN))
+    block["client"].close()
+    check(block["meter"], refused.status_code, page.status_code)
+
+
+def test_the_reports_block(run_block: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = Meter("sqlite:///llmcost.db")
+    meter.record(
+        provider="openai",
+        model="gpt-5-mini",
+        input_tokens=1_000_000,
+        output_tokens=0,
+        tags={"tenant": "acme"},
+    )
+    meter.close()
+    run_block("reports = Meter")
+    spent, trend, tenant = capsys.readouterr().out.splitlines()
+    assert spent == "0.25"
+    assert trend.count("Decimal('0.00')") == 29
+    assert tenant == "acme 0.25 0.25"
+
+
+def test_every_block_is_run_here() -> None:
+    assert len(BLOCKS) == 3
+
+
+def test_the_table_of_extras_is_complete() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    table = README.split("## Extras")[1].split("##")[0]
+    assert set(re.findall(r"`([a-z]+)`", table)) >= set(project["optional-dependencies"])
