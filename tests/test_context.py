@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import events_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,6 +27,7 @@ from hypothesis.stateful import (
 from openai import AsyncOpenAI, OpenAI
 from opentelemetry import trace
 
+from conftest import events_of
 from costmw import Meter, bind, carry, context, metered, tag
 from costmw.capture.decorator import _Run
 from costmw.context import Scope, current_block, enter_scope, resolve_tags

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -97,18 +98,24 @@ async def seen_error(client: Any) -> Any:
     raise AssertionError("no error")
 
 
+async def items_of(stream: Any) -> AsyncIterator[Any]:
+    """The items of either kind of stream, one by one."""
+    if hasattr(stream, "__aiter__"):
+        async for item in stream:
+            yield item
+    else:
+        for item in stream:
+            yield item
+
+
 async def seen_of_a_cut_stream(client: Any) -> Any:
     seen: list[Any] = []
     try:
         stream = await settled(
             client.chat.completions.create(model="gpt-5-mini", messages=HELLO, stream=True)
         )
-        if hasattr(stream, "__aiter__"):
-            async for chunk in stream:
-                seen.append(stable(chunk))
-        else:
-            for chunk in stream:
-                seen.append(stable(chunk))
+        async for chunk in items_of(stream):
+            seen.append(stable(chunk))  # noqa: PERF401 - what came before the cut counts
     except Exception as error:
         return seen, type(error).__name__, type(error.__cause__).__name__
     raise AssertionError("the stream was not cut")
@@ -260,13 +267,7 @@ def test_the_first_event_comes_within_one_pacing_step_of_the_bare_one(
         stream = await settled(
             client.chat.completions.create(model="gpt-5-mini", messages=HELLO, stream=True)
         )
-        times = []
-        if hasattr(stream, "__aiter__"):
-            async for _ in stream:
-                times.append(time.perf_counter() - started)
-        else:
-            for _ in stream:
-                times.append(time.perf_counter() - started)
+        times = [time.perf_counter() - started async for _ in items_of(stream)]
         await settled(client.close())
         return times[0], times[-1]
 

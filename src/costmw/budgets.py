@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from types import UnionType
 from typing import Literal, get_args
 
 from costmw.errors import ConfigError
@@ -46,7 +47,19 @@ class Budget:
                 f"the period of budget {self.name!r} is {self.period!r}; "
                 f"use one of {', '.join(get_args(BudgetPeriod))}"
             )
-        if any(not 0 < share <= 10 for share in self.alert_at):
+        per = (self.per,) if isinstance(self.per, str) else self.per
+        if per is not None and not (_all(per, str) and all(per)):
+            raise ConfigError(
+                f"per of budget {self.name!r} is {self.per!r}; give tags, as in per='tenant'"
+            )
+        if not isinstance(self.where, Mapping) or not _all(
+            (*self.where, *self.where.values()), str
+        ):
+            raise ConfigError(
+                f"where of budget {self.name!r} is {self.where!r}; give tags and their values as "
+                "text, as in where={'feature': 'chat'}"
+            )
+        if not _all(self.alert_at, int | float) or any(not 0 < s <= 10 for s in self.alert_at):
             raise ConfigError(f"alert_at of budget {self.name!r} must be shares such as 0.8")
         if self.action == "block":
             raise ConfigError(
@@ -67,3 +80,8 @@ class Budget:
         if self.per is None:
             return ()
         return (self.per,) if isinstance(self.per, str) else tuple(self.per)
+
+
+def _all(values: object, kind: type | UnionType) -> bool:
+    """Whether this is a list of values that all are of this kind."""
+    return isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)

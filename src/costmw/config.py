@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -52,6 +53,8 @@ class Config:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
+        if self.ack_timeout > threading.TIMEOUT_MAX:
+            raise ConfigError(f"ack_timeout is {self.ack_timeout!r} s, longer than anyone can wait")
         if self.time_zone is not None:
             zone(self.time_zone)
 
@@ -65,35 +68,37 @@ class Config:
         """
         environ = os.environ if environ is None else environ
         settings: dict[str, object] = {}
-        for variable, name in _VARIABLES.items():
+        for variable, (name, read) in _VARIABLES.items():
             if text := environ.get(variable):
-                settings[name] = text
-        if "ack_timeout" in settings:
-            try:
-                settings["ack_timeout"] = float(str(settings["ack_timeout"]))
-            except ValueError:
-                raise ConfigError(
-                    f"COSTMW_ACK_TIMEOUT is {settings['ack_timeout']!r}, not a number of seconds"
-                ) from None
-        if "hosts" in settings:
-            settings["hosts"] = _hosts(str(settings["hosts"]))
+                try:
+                    settings[name] = read(text)
+                    cls(**{name: settings[name]})  # type: ignore[arg-type]
+                except ConfigError as error:
+                    raise ConfigError(f"{variable}: {error}") from None
         return cls(**settings)  # type: ignore[arg-type]
 
 
-_VARIABLES = {
-    "COSTMW_DURABILITY": "durability",
-    "COSTMW_ACK_TIMEOUT": "ack_timeout",
-    "COSTMW_TIME_ZONE": "time_zone",
-    "COSTMW_PRICES": "price_file",
-    "COSTMW_HOSTS": "hosts",
-}
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a number of seconds") from None
 
 
 def _hosts(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if any(not host.strip() or not provider.strip() for host, _, provider in pairs):
-        raise ConfigError(f"COSTMW_HOSTS is {text!r}; use 'llm.internal=openai,other=anthropic'")
+        raise ConfigError(f"hosts are {text!r}; use 'llm.internal=openai,other=anthropic'")
     return {host.strip(): provider.strip() for host, _, provider in pairs}
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "COSTMW_DURABILITY": ("durability", str),
+    "COSTMW_ACK_TIMEOUT": ("ack_timeout", _seconds),
+    "COSTMW_TIME_ZONE": ("time_zone", str),
+    "COSTMW_PRICES": ("price_file", str),
+    "COSTMW_HOSTS": ("hosts", _hosts),
+}
 
 
 def store_from_environment(environ: Mapping[str, str] | None = None) -> str | None:
@@ -123,7 +128,7 @@ def zone(name: str) -> ZoneInfo:
     """
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         raise ConfigError(
             f"time_zone is {name!r}, which is not an IANA zone such as 'Europe/Berlin'"
         ) from None

@@ -13,10 +13,10 @@ import inspect
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from costmw.events import new_id
@@ -77,7 +77,7 @@ class Scope:
         """Add tags to the request; the last value of a key wins."""
         for key, value in tags.items():
             before = self.bound.setdefault(key, value)
-            if before != value:
+            if not _same(before, value):
                 self.bound[key] = value
                 if not self._warned:
                     self._warned = True
@@ -90,26 +90,42 @@ class Scope:
                     )
 
 
+def _same(one: TagValue, other: TagValue) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # noqa: BLE001 - a value's __eq__ may raise anything
+        return False
+
+
 class Block:
-    """Tags of one `with tag(...)` block or metered function, and the blocks around it."""
+    """Tags of one `with tag(...)` block or metered function, and the calls seen in it."""
 
-    __slots__ = ("captured", "outer", "tags")
+    __slots__ = ("captured", "tags")
 
-    def __init__(self, tags: Tags, outer: Block | None) -> None:
+    def __init__(self, tags: Tags) -> None:
         self.tags = tags
-        self.outer = outer
         self.captured = 0
 
-    def chain(self) -> Iterable[Block]:
+
+class OpenBlock:
+    """A block that is open, and what it was opened in; shared by tasks, so never changed."""
+
+    __slots__ = ("block", "outer")
+
+    def __init__(self, block: Block, outer: OpenBlock | None) -> None:
+        self.block = block
+        self.outer = outer
+
+    def chain(self) -> Iterator[Block]:
         """This block and those around it, innermost first."""
-        block: Block | None = self
-        while block is not None:
-            yield block
-            block = block.outer
+        open_: OpenBlock | None = self
+        while open_ is not None:
+            yield open_.block
+            open_ = open_.outer
 
 
 _scope: ContextVar[Scope | None] = ContextVar("costmw_scope", default=None)
-_block: ContextVar[Block | None] = ContextVar("costmw_block", default=None)
+_block: ContextVar[OpenBlock | None] = ContextVar("costmw_block", default=None)
 
 
 def current_scope() -> Scope | None:
@@ -117,7 +133,7 @@ def current_scope() -> Scope | None:
     return _scope.get()
 
 
-def current_block() -> Block | None:
+def current_block() -> OpenBlock | None:
     """The innermost open block of tags, or None."""
     return _block.get()
 
@@ -129,17 +145,9 @@ def enter_scope(scope: Scope | None) -> Scope | None:
     return before
 
 
-def open_block(tags: Tags) -> Block:
-    """Open a block in the current context."""
-    block = Block(tags, _block.get())
-    _block.set(block)
-    return block
-
-
-def reopen_block(block: Block) -> None:
-    """Put `block` around the code that runs next, as before each step of a generator."""
-    block.outer = _block.get()
-    _block.set(block)
+def open_block(block: Block) -> None:
+    """Put `block` around the code that runs next in the current context."""
+    _block.set(OpenBlock(block, _block.get()))
 
 
 def close_block(block: Block) -> None:
@@ -149,13 +157,18 @@ def close_block(block: Block) -> None:
     block opened later: neither may raise, nor disturb the blocks that remain.
     """
     current = _block.get()
-    if current is block:
-        _block.set(block.outer)
+    if current is None:
         return
-    for inner in current.chain() if current is not None else ():
-        if inner.outer is block:
-            inner.outer = block.outer
-            return
+    if current.block is block:
+        _block.set(current.outer)
+        return
+    blocks = list(current.chain())
+    if block in blocks:
+        blocks.remove(block)
+        rest: OpenBlock | None = None
+        for open_ in reversed(blocks):
+            rest = OpenBlock(open_, rest)
+        _block.set(rest)
 
 
 class tag:  # noqa: N801 - reads as a statement: `with tag(feature="chat"):`
@@ -166,11 +179,10 @@ class tag:  # noqa: N801 - reads as a statement: `with tag(feature="chat"):`
     """
 
     def __init__(self, **tags: TagValue) -> None:
-        self._tags = tags
-        self._open: list[Block] = []
+        self._block = Block(tags)
 
     def __enter__(self) -> None:
-        self._open.append(open_block(self._tags))
+        open_block(self._block)
 
     def __exit__(
         self,
@@ -178,8 +190,7 @@ class tag:  # noqa: N801 - reads as a statement: `with tag(feature="chat"):`
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open:
-            close_block(self._open.pop())
+        close_block(self._block)
 
 
 def bind(**tags: TagValue) -> None:
@@ -212,26 +223,31 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
     """
     context = copy_context()
 
-    if inspect.iscoroutinefunction(function):
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+        own = context.copy()
+        result = own.run(function, *args, **kwargs)
+        # The methods of SDKs are plain functions that return coroutines.
+        return _run_in(own, result) if inspect.iscoroutine(result) else result
 
-        @functools.wraps(function)
-        async def run_async(*args: P.args, **kwargs: P.kwargs) -> object:
-            import asyncio
-
-            coroutine = function(*args, **kwargs)
-            return await asyncio.get_running_loop().create_task(coroutine, context=context.copy())
-
-        return cast("Callable[P, R]", run_async)
+    if not inspect.iscoroutinefunction(function):
+        return run
 
     @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(function, *args, **kwargs)
+    async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+        return await run(*args, **kwargs)
 
-    return run
+    return cast("Callable[P, R]", run_async)
+
+
+async def _run_in(context: Context, coroutine: Coroutine[Any, Any, R]) -> R:
+    import asyncio
+
+    return await asyncio.get_running_loop().create_task(coroutine, context=context)
 
 
 def resolve_tags(
-    defaults: Tags, record: Tags | None, scope: Scope | None, block: Block | None
+    defaults: Tags, record: Tags | None, scope: Scope | None, block: OpenBlock | None
 ) -> tuple[dict[str, str], list[Exception]]:
     """Work out the tags of a call that starts now.
 
@@ -257,7 +273,12 @@ def resolve_tags(
 
     merged: dict[str, str] = {}
     for layer in layers:
-        for key, value in dict(layer).items():
+        try:
+            items = dict(layer or {}).items()
+        except Exception as error:  # noqa: BLE001 - the user's callable may give anything
+            faults.append(error)
+            continue
+        for key, value in items:
             try:
                 text = _cut(str(key), MAX_KEY_LENGTH)
                 if value is None:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import random
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -157,6 +158,7 @@ def _example() -> ModuleType:
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # where dataclasses look for it
             spec.loader.exec_module(module)
             return module
     raise ConfigError("the example app is not part of this installation")
@@ -222,6 +224,7 @@ def _answer(request: RequestRecord) -> Reply | None:
     chance = random.Random(request.body_bytes)  # noqa: S311 - any size will do
     tokens_in, tokens_out = chance.randint(800, 6000), chance.randint(60, 700)
     text = " ".join(chance.choices(ANSWER.split(), k=tokens_out // 10))
+    usage: dict[str, Any]
     if request.path.endswith("/messages"):
         usage = {"input_tokens": tokens_in, "output_tokens": tokens_out}
     elif request.path.endswith("/chat/completions"):

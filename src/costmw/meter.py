@@ -435,7 +435,11 @@ class Meter:
         if not api_key:
             return None
         if self._key is None:
-            self._key = self.store.fingerprint_key()
+            try:
+                self._key = self.store.fingerprint_key()
+            except CostmwError as error:
+                self.fault(error, "the id of an API key")
+                return None
         return hashlib.blake2b(api_key.encode(), key=self._key, digest_size=8).hexdigest()
 
     def _is_late(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from costmw.capture.manual import RecordArguments, checked
-from costmw.context import Block, close_block, current_block, reopen_block
+from costmw.context import Block, close_block, open_block
 from costmw.meter import current_meter
 
 if TYPE_CHECKING:
@@ -112,12 +112,12 @@ class _Run:
     def __init__(
         self, tags: Mapping[str, object], usage: ReadUsage | None, meter: Meter | None
     ) -> None:
-        self._block = Block(tags, current_block())
+        self._block = Block(tags)
         self._usage = usage
         self._meter = meter
 
     def __enter__(self) -> None:
-        reopen_block(self._block)
+        open_block(self._block)
 
     def __exit__(self, *error: object) -> None:
         close_block(self._block)

@@ -12,9 +12,7 @@ from costmw.dashboard.messages import Response
 class HttpProblem(Exception):
     """Ends the handling of a request with an error response."""
 
-    def __init__(
-        self, status: int, detail: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.response = problem(status, detail, headers)
 

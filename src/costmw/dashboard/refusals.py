@@ -29,7 +29,7 @@ in, and the app has not said yet who they are.</p>
 way is a secret:</p>
 <pre><code>from costmw.dashboard.auth import token
 
-auth=token(os.environ["COSTMW_DASHBOARD_TOKEN"])</code></pre>
+auth=token(os.environ["LLMCOST_TOKEN"])</code></pre>
 <p>Make one with <code>python -c "import secrets; print(secrets.token_urlsafe(32))"</code>.
 Your browser then asks for a name and a password: any name will do, the secret is the
 password.</p>
@@ -67,8 +67,7 @@ there for <code>costmw</code>.</p>
 _REFUSALS = {
     Refusal.NOT_SET_UP: (
         403,
-        "The dashboard has no auth, so it is closed: pass auth= where it is mounted, for "
-        "example auth=token(...) from costmw.dashboard.auth.",
+        "The dashboard has no auth, so it is closed: pass auth= where it is mounted.",
         _NOT_SET_UP,
     ),
     Refusal.NOT_SIGNED_IN: (

@@ -70,7 +70,9 @@ class LLMCost:
         if self.tags is None or _REQUEST not in environ:
             return {}
         if _TAGS in environ and not has_request_context():
-            kept: Tags = environ[_TAGS]
+            kept: Tags | Exception = environ[_TAGS]
+            if isinstance(kept, Exception):
+                raise kept
             return kept
         return self.tags(environ[_REQUEST])
 
@@ -80,8 +82,8 @@ class LLMCost:
         if self.tags is not None and response.is_streamed:
             try:
                 request.environ[_TAGS] = self.tags(request)
-            except Exception as error:  # noqa: BLE001 - the user's callable may raise anything
-                self.meter.fault(error, "the tags of a streamed response")
+            except Exception as error:  # noqa: BLE001 - matters only if the body makes a call
+                request.environ[_TAGS] = error
         return response
 
 

@@ -31,6 +31,9 @@ if sys.platform != "win32":
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that holds the database."""
 
+KEY_BYTES = 32
+"""Length of the secret that API keys are fingerprinted with."""
+
 
 def path_of(url: str) -> Path:
     """The file of a URL such as `sqlite:///llmcost.db` or `sqlite:////var/lib/llmcost.db`.
@@ -115,17 +118,17 @@ class SqliteStore:
     def fingerprint_key(self) -> bytes:
         """Read or make `<file>.key`, readable by the owner alone."""
         path = Path(f"{self.path}.key")
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+        with self._translated(), self._exclusive():
+            if not path.exists():
+                unfinished = Path(f"{path}.new")
+                unfinished.unlink(missing_ok=True)
+                handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(secrets.token_bytes(KEY_BYTES))
+                unfinished.rename(path)
             key = path.read_bytes()
-            if len(key) >= 32:
-                return key
-            raise StoreError(f"{path} is damaged: remove it to start new key ids") from None
-        except OSError as error:
-            raise StoreError(f"cannot make {path}: {error.strerror}") from error
-        with os.fdopen(handle, "wb") as file:
-            file.write(key := secrets.token_bytes(32))
+        if len(key) != KEY_BYTES:
+            raise StoreError(f"{path} is damaged: remove it, and key ids start anew")
         return key
 
     def close(self) -> None:

@@ -78,6 +78,7 @@ function draw() {
   byId("loading").hidden = true;
   byId("empty").hidden = !isEmpty;
   byId("views").hidden = isEmpty;
+  byId("signs").hidden = isEmpty;
   byId("zone").textContent = `Days and times in ${timeZone()}.`;
   showScope(status.scope);
   showNotices(overview, status);
@@ -97,8 +98,8 @@ function draw() {
   showBudgets(overview, draw);
   showOutcomes(overview);
   showCalls(state.calls);
-  byId("calls-more").hidden =
-    state.callsShown === CALLS_SHOWN.length - 1 || state.calls.length < CALLS_SHOWN[state.callsShown];
+  const isLast = state.callsShown === CALLS_SHOWN.length - 1;
+  byId("calls-more").hidden = isLast || state.calls.length < CALLS_SHOWN[state.callsShown];
 }
 
 function showProblem(error) {

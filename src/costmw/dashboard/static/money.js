@@ -23,9 +23,10 @@ export function usd(text) {
   if (text === null) return "—";
   const amount = pico(text);
   const size = amount < 0n ? -amount : amount;
-  const zeros = size === 0n || size >= DOLLAR ? 0 : PLACES - String(size).length;
-  const places = size === 0n || size >= DOLLAR ? 2 : Math.min(Math.max(zeros + 3, 2), PLACES);
-  return written(amount < 0n, rounded(size, places));
+  const zeros = size === 0n || size >= DOLLAR ? -1 : PLACES - String(size).length;
+  const places = Math.min(zeros + 3, PLACES);
+  const hasCents = size % (DOLLAR / 100n) === 0n;
+  return written(amount < 0n, rounded(size, places), hasCents ? 2 : places);
 }
 
 /** All digits. */
@@ -56,26 +57,13 @@ export function isSome(text) {
   return text !== null && pico(text) > 0n;
 }
 
-/** `a` without `b`, both of them decimal strings; for parts of a sum. */
-export function less(a, b) {
-  return plain(pico(a) - pico(b));
-}
-
 function rounded(size, places) {
   const unit = 10n ** BigInt(PLACES - places);
   return ((size + unit / 2n) / unit) * unit;
 }
 
-function written(isNegative, size) {
+function written(isNegative, size, places = 2) {
   const whole = String(size / DOLLAR).replace(/\B(?=(\d{3})+$)/g, ",");
-  return `${isNegative ? "−" : ""}$${whole}.${fraction(size)}`;
-}
-
-function plain(amount) {
-  const size = amount < 0n ? -amount : amount;
-  return `${amount < 0n ? "-" : ""}${size / DOLLAR}.${fraction(size)}`;
-}
-
-function fraction(size) {
-  return String(size % DOLLAR).padStart(PLACES, "0").replace(/0+$/, "").padEnd(2, "0");
+  const fraction = String(size % DOLLAR).padStart(PLACES, "0").replace(/0+$/, "");
+  return `${isNegative ? "−" : ""}$${whole}.${fraction.padEnd(places, "0")}`;
 }

@@ -38,7 +38,7 @@ function sections(call) {
     section("When", [
       ["Started", `${time(call.created_at)} ${timeZone()}`],
       ["Took", duration(call.latency_ms)],
-      ["First part after", duration(call.time_to_first_chunk_ms)],
+      ["First chunk after", duration(call.time_to_first_chunk_ms)],
     ]),
     section("Tokens", [
       ["Input", whole(call.input_tokens)],

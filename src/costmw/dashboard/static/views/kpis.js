@@ -3,14 +3,14 @@
 import { bar, byId, el, replace, value } from "../dom.js";
 import { counted, percent, short, whole } from "../format.js";
 import { change, exactUsd, isSome, usd } from "../money.js";
-import { cost } from "../tables.js";
+import { cost, isUnknown } from "../tables.js";
 
 /** Draw the cards. */
 export function showKpis({ month: { sums, previous }, budgets }) {
   replace(
     byId("kpis"),
     card("Spend this month", cost(sums), "", [
-      compared(sums.total_usd, previous.total_usd, "by this time last month"),
+      compared(isUnknown(sums) ? null : sums.total_usd, previous.total_usd, "by this time last month"),
       isSome(sums.estimated_cost_usd) ? `${usd(sums.estimated_cost_usd)} of it estimated` : null,
     ]),
     unitCard("Cost per call", sums.cost_per_call_usd, previous.cost_per_call_usd, [

@@ -7,11 +7,13 @@ import { counted, whole } from "../format.js";
 export function showNotices(overview, status) {
   const notices = [...coverage(overview), ...recording(status)];
   byId("warning").hidden = notices.length === 0;
-  byId("warning").textContent = notices.length ? `⚠\uFE0E ${notices[0].short}${rest(notices)}` : "";
+  byId("warning").textContent = notices.length ? `⚠\uFE0E ${inShort(notices)}` : "";
   replace(byId("notices-list"), ...notices.map(({ text }) => el("li", {}, ...text)));
 }
 
-const rest = (notices) => (notices.length > 1 ? ` and ${notices.length - 1} more` : "");
+function inShort([first, ...others]) {
+  return others.length ? `${first.short} and ${others.length} more` : first.short;
+}
 
 function coverage({ by_model: models }) {
   const { unpriced_calls, incomplete_calls, flagged_calls } = models.total;
@@ -29,7 +31,7 @@ function coverage({ by_model: models }) {
         el("strong", {}, counted(unpriced_calls, "call")),
         " of the last 30 days have no price, so what they cost is missing here. Models:",
         ...names,
-        ". Each call says why; a price of your own adds it from then on.",
+        ". Each call says why. A price of your own counts from then on.",
       ],
     });
   }
@@ -57,7 +59,10 @@ function coverage({ by_model: models }) {
 function recording({ enabled, meter }) {
   const notices = [];
   if (!enabled) {
-    notices.push({ short: "metering is off", text: ["Metering is off: new calls are not recorded."] });
+    notices.push({
+      short: "metering is off",
+      text: ["Metering is off: new calls are not recorded."],
+    });
   }
   if (!meter) return notices;
   const lost = meter.dropped + meter.rejected;

@@ -4,7 +4,7 @@ import { bars } from "../charts.js";
 import { byId, el, replace } from "../dom.js";
 import { counted, day, longDay, whole } from "../format.js";
 import { isSome, pico, pixels, usd } from "../money.js";
-import { fill, head, money, number, row } from "../tables.js";
+import { fill, head, isUnknown, money, number, row } from "../tables.js";
 
 /** Draw the chart and its table. */
 export function showTrend({ trend: { points }, by_model: { total } }) {
@@ -47,8 +47,8 @@ export function showTrend({ trend: { points }, by_model: { total } }) {
     [...points].reverse().map(({ start, sums }) =>
       row(
         head(longDay(start)),
-        money(sums.cost_usd),
-        money(sums.estimated_cost_usd),
+        isUnknown(sums) ? number("—") : money(sums.cost_usd),
+        isUnknown(sums) ? number("—") : money(sums.estimated_cost_usd),
         number(whole(sums.calls)),
         number(whole(sums.unpriced_calls)),
       ),
@@ -58,7 +58,7 @@ export function showTrend({ trend: { points }, by_model: { total } }) {
 
 function told(sums) {
   return [
-    `${usd(sums.cost_usd)} exact`,
+    isUnknown(sums) ? null : `${usd(sums.cost_usd)} exact`,
     isSome(sums.estimated_cost_usd) ? `${usd(sums.estimated_cost_usd)} estimated` : null,
     counted(sums.calls, "call"),
     sums.unpriced_calls ? `${whole(sums.unpriced_calls)} without a price` : null,
