@@ -158,7 +158,7 @@ def test_the_hider_takes_out_the_usage_chunk_alone() -> None:
 def test_no_body_makes_a_reader_fail(
     api: str, content_type: str, encoding: str, pieces: list[bytes]
 ) -> None:
-    reader = BodyReader(FORMATS[api], content_type, encoding, max_body_bytes=10_000)
+    reader = BodyReader(FORMATS[api], {"content-type": content_type}, encoding, 10_000)
     for piece in pieces:
         reader.feed(piece)
     reader.end()

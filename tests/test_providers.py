@@ -16,6 +16,7 @@ from costmw.providers.base import Reading
 from costmw.providers.registry import FAMILIES
 
 FORMATS = {f.api: f for formats in FAMILIES.values() for f in formats}
+SSE = {"content-type": "text/event-stream; charset=utf-8"}
 
 
 def body(api: str, payload: Any) -> Reading:
@@ -23,7 +24,7 @@ def body(api: str, payload: Any) -> Reading:
 
 
 def stream(api: str, *messages: Any) -> Reading:
-    reader = BodyReader(FORMATS[api], "text/event-stream; charset=utf-8", "", 1000)
+    reader = BodyReader(FORMATS[api], SSE, "", 1000)
     for message in messages:
         if isinstance(message, dict) and "type" in message:
             reader.feed(f"event: {message['type']}\n".encode())
@@ -200,7 +201,7 @@ def test_a_cut_message_stream_knows_its_input_and_not_its_output() -> None:
 
 
 def test_messages_are_told_by_their_data_where_the_event_name_is_missing() -> None:
-    reader = BodyReader(FORMATS["anthropic.messages"], "text/event-stream", "", 1000)
+    reader = BodyReader(FORMATS["anthropic.messages"], SSE, "", 1000)
     delta = {"type": "message_delta", "usage": {"output_tokens": 3}}
     for message in (message_start(**STARTED), delta, STOP):
         reader.feed(f"data: {json.dumps(message)}\n\n".encode())

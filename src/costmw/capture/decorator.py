@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from costmw.capture.manual import RecordArguments, checked
-from costmw.context import Block, close_block, open_block
+from costmw.context import Block, close_block, current_block, open_block
 from costmw.meter import current_meter
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def metered(
     """
     if function is None:
         return functools.partial(_decorate, usage=usage, meter=meter, tags=tags)
-    return _decorate(function, usage=usage, meter=meter, tags={"feature": function.__name__})
+    name = getattr(function, "__name__", type(function).__name__)
+    return _decorate(function, usage=usage, meter=meter, tags={"feature": name})
 
 
 def _decorate(
@@ -67,31 +68,16 @@ def _decorate(
     def run() -> _Run:
         return _Run(tags, usage, meter)
 
+    # Frameworks ask what kind of function it is: each wrapper is of the kind that it wraps.
     if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        def make_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            return _drive_async(run(), function(*args, **kwargs))
-
-        return make_async_generator
-
+        return _in_async_steps(run, function)
     if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def make_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            return _drive(run(), function(*args, **kwargs))
-
-        return make_generator
-
+        return _in_steps(run, function)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            running = run()
-            with running:
-                result = await function(*args, **kwargs)
-            await running.record_async(result)
-            return result
+            return await _finish(run(), function(*args, **kwargs))
 
         return call_async
 
@@ -100,6 +86,13 @@ def _decorate(
         running = run()
         with running:
             result = function(*args, **kwargs)
+        # A plain function may hand back what another made, and none of it has run yet.
+        if inspect.iscoroutine(result):
+            return _finish(running, result)
+        if inspect.isgenerator(result):
+            return _in_steps(lambda: running, lambda: result)()
+        if inspect.isasyncgen(result):
+            return _in_async_steps(lambda: running, lambda: result)()
         running.record(result)
         return result
 
@@ -126,12 +119,14 @@ class _Run:
         if read := self._read(result):
             meter, call = read
             with self:
+                _mark_captured()
                 meter.record(**call)
 
     async def record_async(self, result: Any) -> None:
         if read := self._read(result):
             meter, call = read
             with self:
+                _mark_captured()
                 await meter.arecord(**call)
 
     def _read(self, result: Any) -> tuple[Meter, RecordArguments] | None:
@@ -140,6 +135,8 @@ class _Run:
         meter = self._meter or current_meter()
         if meter is None:
             logger.warning("@metered(usage=...) has no Meter to record to: make one first")
+            return None
+        if not meter.enabled:
             return None
         try:
             call = self._usage(result)
@@ -151,47 +148,75 @@ class _Run:
         return (meter, call) if call is not None else None
 
 
-def _drive(run: _Run, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+def _mark_captured() -> None:
+    # What an inner function has recorded is not for an outer one to record again.
+    open_ = current_block()
+    for block in open_.chain() if open_ else ():
+        block.captured += 1
+
+
+async def _finish(running: _Run, coroutine: Coroutine[Any, Any, R]) -> R:
+    with running:
+        result = await coroutine
+    await running.record_async(result)
+    return result
+
+
+def _in_steps(run: Callable[[], _Run], function: Any) -> Callable[..., Generator[Any, Any, Any]]:
     """Run a generator step by step, each step inside the block."""
-    last: Any = None
-    resume: Callable[[], Any] = functools.partial(next, inner)
-    while True:
-        try:
-            with run:
-                last = resume()
-        except StopIteration as stop:
-            run.record(last)
-            return stop.value
-        try:
-            sent = yield last
-        except GeneratorExit:
-            with run:
-                inner.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed on to the generator
-            resume = functools.partial(inner.throw, error)
-        else:
-            resume = functools.partial(inner.send, sent)
+
+    @functools.wraps(function)
+    def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        running, inner = run(), function(*args, **kwargs)
+        last: Any = None
+        resume: Callable[[], Any] = functools.partial(next, inner)
+        while True:
+            try:
+                with running:
+                    last = resume()
+            except StopIteration as stop:
+                running.record(last)
+                return stop.value
+            try:
+                sent = yield last
+            except GeneratorExit:
+                with running:
+                    inner.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - handed on to the generator
+                resume = functools.partial(inner.throw, error)
+            else:
+                resume = functools.partial(inner.send, sent)
+
+    return steps
 
 
-async def _drive_async(run: _Run, inner: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+def _in_async_steps(
+    run: Callable[[], _Run], function: Any
+) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Run an async generator step by step, each step inside the block."""
-    last: Any = None
-    resume: Callable[[], Any] = inner.__anext__
-    while True:
-        try:
-            with run:
-                last = await resume()
-        except StopAsyncIteration:
-            await run.record_async(last)
-            return
-        try:
-            sent = yield last
-        except GeneratorExit:
-            with run:
-                await inner.aclose()
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed on to the generator
-            resume = functools.partial(inner.athrow, error)
-        else:
-            resume = functools.partial(inner.asend, sent)
+
+    @functools.wraps(function)
+    async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        running, inner = run(), function(*args, **kwargs)
+        last: Any = None
+        resume: Callable[[], Any] = inner.__anext__
+        while True:
+            try:
+                with running:
+                    last = await resume()
+            except StopAsyncIteration:
+                await running.record_async(last)
+                return
+            try:
+                sent = yield last
+            except GeneratorExit:
+                with running:
+                    await inner.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001 - handed on to the generator
+                resume = functools.partial(inner.athrow, error)
+            else:
+                resume = functools.partial(inner.asend, sent)
+
+    return steps

@@ -1,4 +1,4 @@
-"""From bytes to messages: server-sent events and whole JSON bodies.
+"""From bytes to messages: server-sent events, JSON lines, AWS event streams, whole bodies.
 
 Fed in chunks of any size; each message comes out once, as (event name, data).
 """
@@ -6,6 +6,8 @@ Fed in chunks of any size; each message comes out once, as (event name, data).
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -95,6 +97,96 @@ def parse_event(block: bytes) -> Message | None:
         elif field == b"event":
             event = value.decode("utf-8", "replace")
     return (event, b"\n".join(data)) if data else None
+
+
+class JsonLines:
+    """One JSON object a line (`application/x-ndjson`)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take the next bytes; gives the lines that they complete."""
+        *lines, rest = (bytes(self._buffer) + data if b"\n" in data else data).split(b"\n")
+        if lines:
+            self._buffer.clear()
+        self._buffer += rest
+        if len(self._buffer) > MAX_EVENT_BYTES:
+            raise FramingError(f"one line is longer than {MAX_EVENT_BYTES} bytes")
+        for line in lines:
+            if line := line.strip():
+                yield None, line
+
+    def end(self) -> Iterator[Message]:
+        """Give a last line without its end."""
+        if line := bytes(self._buffer).strip():
+            yield None, line
+        self._buffer.clear()
+
+
+class AwsEventStream:
+    """`application/vnd.amazon.eventstream`: prelude, typed headers, payload, checksums.
+
+    The layout is that of the AWS event stream encoding: total length, length of the
+    headers and their CRC-32 as big-endian 32-bit numbers, the headers, the payload, and
+    the CRC-32 of all before it. A message comes out under its `:event-type`, or under
+    its `:exception-type`.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take the next bytes; gives the messages that they complete."""
+        self._buffer += data
+        while len(self._buffer) >= _PRELUDE.size:
+            total, headers, checksum = _PRELUDE.unpack_from(self._buffer)
+            if (
+                zlib.crc32(self._buffer[:8]) != checksum
+                or not 16 + headers <= total <= MAX_EVENT_BYTES
+            ):
+                raise FramingError("a message of the event stream is damaged")
+            if len(self._buffer) < total:
+                return
+            message = bytes(self._buffer[:total])
+            del self._buffer[:total]
+            if zlib.crc32(message[:-4]) != int.from_bytes(message[-4:]):
+                raise FramingError("a message of the event stream is damaged")
+            start = _PRELUDE.size + headers
+            named = _event_headers(message[_PRELUDE.size : start])
+            yield named.get(":event-type") or named.get(":exception-type"), message[start:-4]
+
+    def end(self) -> Iterator[Message]:
+        """Give nothing: a message that is cut says nothing."""
+        return iter(())
+
+
+_PRELUDE = struct.Struct(">III")
+_STRING = 7
+# Lengths of the values by type; byte arrays and strings carry their own.
+_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+
+
+def _event_headers(data: bytes) -> dict[str, str]:
+    """The text headers of a message."""
+    found: dict[str, str] = {}
+    at = 0
+    try:
+        while at < len(data):
+            end = at + 1 + data[at]
+            name, kind = data[at + 1 : end].decode(), data[end]
+            at = end + 1
+            if kind in _FIXED:
+                at += _FIXED[kind]
+            else:
+                length = int.from_bytes(data[at : at + 2])
+                at += 2
+                if kind == _STRING:
+                    found[name] = data[at : at + length].decode()
+                at += length
+    except (IndexError, UnicodeDecodeError):
+        raise FramingError("the headers of an event are damaged") from None
+    return found
 
 
 class WholeBody:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from costmw.capture.hiding import UsageChunkHider, with_usage_asked
-from costmw.capture.reading import BodyReader, read_json
+from costmw.capture.reading import BodyReader, read_body
 from costmw.capture.tee import Tee, tee_around
 from costmw.errors import ConfigError
 from costmw.providers import registry
@@ -62,7 +62,8 @@ class ClientCapture:
         if match is None:
             return None, {}
         body = _request_body(request)
-        call = self.meter.start_call(match, _model(body), _api_key(request.headers))
+        model = match.model or _model(body)
+        call = self.meter.start_call(match, model, _api_key(request.headers))
         request.extensions[MARK] = (self, call)
         return call, body
 
@@ -100,18 +101,13 @@ class ClientCapture:
         if not 200 <= response.status_code < 300:
             call.not_billed(retry=_is_retry(response.request))
             return None
+        wire, limit = call.start.match.format, self.meter.config.max_body_bytes
         headers = response.headers
         if (content := _body_at_hand(response)) is not None:
-            if headers.get("content-type", "").startswith("text/event-stream"):
-                reader = self._reader(call, headers, "")
-                reader.feed(content)
-                reader.end()
-                call.settle(reader.reading, "end")
-            else:
-                call.settle(read_json(call.start.match.format, content), "end")
+            call.settle(read_body(wire, headers, content, limit), "end")
             return None
         encoding = headers.get("content-encoding", "")
-        tee = tee_around(response, call, self._reader(call, headers, encoding))
+        tee = tee_around(response, call, BodyReader(wire, headers, encoding, limit))
         if hide and headers.get("content-type", "").startswith("text/event-stream"):
             tee.hide_usage(UsageChunkHider(), encoding)
             if encoding:
@@ -119,14 +115,6 @@ class ClientCapture:
         response.stream = tee
         self.meter.follow(tee)
         return tee
-
-    def _reader(self, call: Call, headers: Any, encoding: str) -> BodyReader:
-        return BodyReader(
-            call.start.match.format,
-            headers.get("content-type", ""),
-            encoding,
-            self.meter.config.max_body_bytes,
-        )
 
 
 def instrument_client(client: Any, capture: ClientCapture) -> None:

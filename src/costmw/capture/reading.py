@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic_core import from_json
 
 from costmw.capture.decoding import Decode, DecodingError, decoder
-from costmw.capture.framing import Framing, FramingError, Message, ServerSentEvents, WholeBody
-from costmw.providers.base import Reading, WireFormat
+from costmw.capture.framing import (
+    AwsEventStream,
+    Framing,
+    FramingError,
+    JsonLines,
+    ServerSentEvents,
+    WholeBody,
+)
+from costmw.providers.base import Reading, StreamReader, WireFormat
+
+CUT_SHORT = "the body was not read to its end"
 
 
 class BodyReader:
     """One body: decoding, framing and format put together. Never raises.
 
     What goes wrong is kept in `reading.problem`, and the rest is not looked at.
+
+    Args:
+        wire: the format that the body is in.
+        headers: the response's headers, names in lower case.
+        encoding: the content encoding of the bytes that will be fed.
+        max_body_bytes: how long a body may be that has to be kept whole.
     """
 
     def __init__(
-        self, wire: WireFormat, content_type: str, content_encoding: str, max_body_bytes: int
+        self, wire: WireFormat, headers: Mapping[str, str], encoding: str, max_body_bytes: int
     ) -> None:
         self._wire = wire
-        self._stream = wire.stream() if content_type.startswith("text/event-stream") else None
-        self._framing: Framing = (
-            WholeBody(max_body_bytes) if self._stream is None else ServerSentEvents()
-        )
-        self.reading = (
-            Reading(problem="the body was not read to its end")
-            if self._stream is None
-            else self._stream.reading
-        )
+        self._headers = headers
+        self._max_body_bytes = max_body_bytes
+        self._framing: Framing | None = None
+        self._stream: StreamReader | None = None
+        self.reading = Reading(problem=CUT_SHORT)
         self._decode: Decode | None = None
         self._broken = False
         try:
-            self._decode = decoder(content_encoding)
+            self._decode = decoder(encoding)
         except DecodingError as error:
             self._give_up(str(error))
 
@@ -42,20 +55,50 @@ class BodyReader:
         try:
             if self._decode is not None:
                 data = self._decode(data)
-            for message in self._framing.feed(data):
-                self._take(message)
+            if self._framing is None:
+                if not data.strip():
+                    return
+                self._framing = self._choose_framing(data)
+            for event, message in self._framing.feed(data):
+                self._take(event, message)
         except (DecodingError, FramingError) as error:
             self._give_up(str(error))
 
     def end(self) -> None:
         """Take the end of the body."""
-        if self._broken:
-            return
-        for message in self._framing.end():
-            self._take(message)
+        if self._framing is not None and not self._broken:
+            try:
+                for event, message in self._framing.end():
+                    self._take(event, message)
+            except FramingError as error:
+                self._give_up(str(error))
+        if self._wire.read_headers is not None and self.reading.usage is None:
+            self._read_headers()
 
-    def _take(self, message: Message) -> None:
-        event, data = message
+    def _choose_framing(self, start: bytes) -> Framing:
+        """By the content type; where there is none, by how the body starts."""
+        content_type = self._headers.get("content-type", "").partition(";")[0].strip().lower()
+        framing: Framing
+        match content_type:
+            case "text/event-stream":
+                framing = ServerSentEvents()
+            case "application/vnd.amazon.eventstream":
+                framing = AwsEventStream()
+            case "application/x-ndjson" | "application/jsonl" | "application/stream+json":
+                framing = JsonLines()
+            case "" if start.lstrip().startswith((b"data:", b"event:", b":", b"id:")):
+                framing = ServerSentEvents()
+            case "" if self._wire.lines:
+                framing = JsonLines()
+            case "" if start.startswith(b"\0"):
+                framing = AwsEventStream()
+            case _:
+                return WholeBody(self._max_body_bytes)
+        self._stream = self._wire.stream()
+        self.reading = self._stream.reading
+        return framing
+
+    def _take(self, event: str | None, data: bytes) -> None:
         try:
             if self._stream is not None:
                 self._stream.message(event, data)
@@ -63,6 +106,16 @@ class BodyReader:
                 self.reading = read_json(self._wire, data)
         except ValueError as error:
             self._give_up(f"a message is not what {self._wire.api} documents: {error}")
+
+    def _read_headers(self) -> None:
+        assert self._wire.read_headers is not None
+        try:
+            usage = self._wire.read_headers(self._headers)
+        except ValueError as error:
+            self.reading.problem = f"unreadable usage in the headers: {error}"
+            return
+        if usage is not None:
+            self.reading.usage, self.reading.problem = usage, None
 
     def _give_up(self, problem: str) -> None:
         self._broken = True
@@ -77,11 +130,22 @@ def read_json(wire: WireFormat, body: bytes) -> Reading:
         parsed = from_json(body)
     except ValueError:
         return Reading(unreadable=True, problem="the body is not JSON")
-    if not isinstance(parsed, dict):
-        problem = f"the body is a JSON {type(parsed).__name__}, not an object"
-        return Reading(unreadable=True, problem=problem)
     try:
-        return wire.read(parsed)
+        if isinstance(parsed, dict):
+            return wire.read(parsed)
+        if isinstance(parsed, list) and wire.read_array is not None:
+            return wire.read_array([part for part in parsed if isinstance(part, dict)])
     except ValueError as error:
         problem = f"the body is not what {wire.api} documents: {error}"
         return Reading(unreadable=True, problem=problem[:300])
+    return Reading(
+        unreadable=True, problem=f"the body is a JSON {type(parsed).__name__}, not an object"
+    )
+
+
+def read_body(wire: WireFormat, headers: Mapping[str, str], body: bytes, limit: int) -> Reading:
+    """Read a body that is there as a whole, already decoded."""
+    reader = BodyReader(wire, headers, "", max(limit, len(body)))
+    reader.feed(body)
+    reader.end()
+    return reader.reading

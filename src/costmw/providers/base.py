@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
@@ -33,8 +33,10 @@ class Reading:
     `finished` is True once the protocol's own end was seen (for a JSON body, once it
     was parsed). `price_context` are the facts that choose a price, such as the
     `service_tier` charged. `cost_usd` is the provider's own figure, where it gives one.
-    `problem` says why usage is missing or cannot be read. `unreadable` is True when the
-    bytes themselves made no sense, so that nothing more can come of them.
+    `notes` name what is billed beside the usage, and missing in it. `problem` says why
+    usage is missing or cannot be read. `unreadable` is True when the bytes themselves
+    made no sense, so that nothing more can come of them. `output_bytes` counts the
+    answer's text as far as it came, for an estimate where usage is missing.
     """
 
     usage: Usage | None = None
@@ -42,9 +44,11 @@ class Reading:
     response_id: str | None = None
     price_context: dict[str, str] = field(default_factory=dict)
     cost_usd: Decimal | None = None
+    notes: list[str] = field(default_factory=list)
     finished: bool = False
     unreadable: bool = False
     problem: str | None = None
+    output_bytes: int = 0
 
 
 class StreamReader(Protocol):
@@ -56,21 +60,38 @@ class StreamReader(Protocol):
         """Take one message: its event name, if the framing has one, and its data."""
 
 
+class NoStream:
+    """The stream reader of APIs that are not documented to stream."""
+
+    def __init__(self) -> None:
+        self.reading = Reading(problem="this API is not known to stream")
+
+    def message(self, event: str | None, data: bytes) -> None:
+        """Take nothing from it."""
+
+
 @dataclass(frozen=True, slots=True)
 class WireFormat:
     """One API of one format family.
 
-    `path` matches the end of a request's path. `include_usage` says that a stream
-    carries usage only when the request asks by `stream_options.include_usage`.
+    `path` matches the end of a request's path; a group named `model` is the model
+    (percent-encoded) where the path has it. `read` takes a JSON object, `read_array` a
+    JSON array of objects where the provider may stream as one. `stream` makes a reader
+    for messages. `read_headers` takes the response's headers (lower-case names) for APIs
+    that report usage there. `lines` says that a stream is one JSON object a line.
+    `include_usage` says that a stream carries usage only when the request asks by
+    `stream_options.include_usage`.
     """
 
     api: str
     operation: str
     path: re.Pattern[str]
     read: Callable[[Json], Reading]
-    stream: Callable[[], StreamReader]
+    stream: Callable[[], StreamReader] = NoStream
+    read_headers: Callable[[Mapping[str, str]], Usage | None] | None = None
+    read_array: Callable[[Sequence[Json]], Reading] | None = None
+    lines: bool = False
     include_usage: bool = False
-    model_from_path: Callable[[str], str | None] | None = None
 
 
 def json_object(data: bytes) -> Json:

@@ -140,16 +140,6 @@ class ResponseStream:
             _note(self.reading, part(json_object(data), "response"))
 
 
-class NoStream:
-    """For APIs that never stream."""
-
-    def __init__(self) -> None:
-        self.reading = Reading(problem="this API is not known to stream")
-
-    def message(self, event: str | None, data: bytes) -> None:
-        """Take nothing from it."""
-
-
 _USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
 _EVENT_TYPE = re.compile(rb'"type"\s*:\s*"(response\.(?:created|completed|incomplete|failed))"')
 
@@ -184,6 +174,5 @@ FORMATS = (
         operation="embeddings",
         path=re.compile(r"/embeddings$"),
         read=read_chat,
-        stream=NoStream,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from costmw.errors import ConfigError
 from costmw.providers import anthropic, openai
@@ -62,10 +63,14 @@ _BY_PRICE_ID = {provider.price_id: provider for provider in PROVIDERS}
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The format of an exchange and who bills it; no provider when the host is unknown."""
+    """The format of an exchange and who bills it; no provider when the host is unknown.
+
+    `model` is the model that the path names, where it does.
+    """
 
     format: WireFormat
     provider: Provider | None
+    model: str | None = None
 
 
 def find_provider(name: str) -> Provider:
@@ -122,6 +127,7 @@ def match(
     else:
         return None
     for candidate in candidates:
-        if candidate.path.search(path):
-            return Match(candidate, billed_by)
+        if found := candidate.path.search(path):
+            model = found.groupdict().get("model")
+            return Match(candidate, billed_by, unquote(model)[:256] if model else None)
     return None
