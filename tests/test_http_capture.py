@@ -424,11 +424,10 @@ def test_a_price_that_fails_leaves_a_row_without_cost(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a bug in the price list")
 
-    monkeypatch.setattr(meter._pricing, "price", broken)
+    monkeypatch.setattr(meter._pricing, "_price", broken)
     event = meter.record(provider="openai", model="gpt-5-mini", input_tokens=1, output_tokens=1)
     assert event.price.cost_pico_usd is None
     assert "a bug in the price list" in str(event.reason)
-    assert meter.status().faults == 1
 
 
 def test_instrumenting_keeps_no_client_alive(meter: Meter) -> None:

@@ -111,9 +111,9 @@ def test_an_unknown_price_is_none_with_a_reason(arguments: Any, words: str) -> N
 
 
 def test_the_providers_own_cost_wins() -> None:
-    found = price(Usage(1000, 500), provider_cost=Decimal("0.0042"))
+    found = Pricing().own(Decimal("0.0042"))
     assert (found.cost_pico_usd, found.source) == (4_200_000_000, "provider")
-    assert price(Usage(), provider_cost=Decimal(-1)).cost_pico_usd is None
+    assert Pricing().own(Decimal(-1)).cost_pico_usd is None
 
 
 def test_an_override_wins_over_the_list_and_its_newest_start_that_has_begun_holds() -> None:

@@ -29,6 +29,7 @@ OutcomeKind = Literal["error", "retry", "refused", "capture_fault"]
 """What happened in an attempt that bills nothing."""
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 def new_id() -> UUID:
@@ -81,7 +82,9 @@ class UsageEvent:
 
     `created_at` is when the call started, in UTC: it decides the period that the
     cost falls in. Durations are monotonic, in milliseconds. `reason` explains a
-    status other than `ok`, a missing cost, or what a cost leaves out.
+    status other than `ok`, a missing cost, or what a cost leaves out. `submitted_as` is
+    the provider's id under which the result was asked for, where it came later: who
+    asked, and when, is then what the `Submission` of that id says.
     """
 
     id: UUID
@@ -103,6 +106,7 @@ class UsageEvent:
     api_key_id: str | None = None
     response_id: str | None = None
     trace_id: str | None = None
+    submitted_as: str | None = None
 
     @property
     def model(self) -> str | None:
@@ -135,6 +139,24 @@ class Amendment:
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """Who asked for a result that comes later: a background response, a batch.
+
+    Kept under the provider's id of the result until it is read, by whichever process.
+    `alias_of` says that the provider gave the same submission a second id.
+    """
+
+    provider: str | None
+    result_id: str
+    created_at: datetime
+    tags: Mapping[str, str]
+    request_id: UUID | None = None
+    first_in_request: bool = False
+    api_key_id: str | None = None
+    alias_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """An attempt that bills nothing, to be counted by the hour.
 
@@ -148,5 +170,5 @@ class Outcome:
     tags: Mapping[str, str]
 
 
-Record = UsageEvent | Amendment | Outcome
+Record = UsageEvent | Amendment | Submission | Outcome
 """Whatever the writer commits."""

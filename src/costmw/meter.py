@@ -20,13 +20,14 @@ from uuid import UUID
 
 from costmw import context
 from costmw.budgets import Budget
-from costmw.capture.call import Call, CallStart
+from costmw.capture.call import Call
 from costmw.capture.manual import RecordArguments, checked
+from costmw.capture.settle import CallEnd, CallStart, Settler, reasons
 from costmw.config import Config, enabled_from_environment, store_from_environment
 from costmw.context import Tags
 from costmw.errors import ConfigError, CostmwError, StoreBusy
-from costmw.events import Outcome, OutcomeKind, Price, Status, Usage, UsageEvent, new_id
-from costmw.pricing import Pricing, load_overrides, unpriced
+from costmw.events import Outcome, OutcomeKind, Usage, UsageEvent, new_id
+from costmw.pricing import Pricing, load_overrides
 from costmw.providers.base import Reading
 from costmw.providers.registry import Match
 from costmw.store.writer import Acknowledgement, Writer
@@ -103,6 +104,7 @@ class Meter:
         )
         self._in_flight: weakref.WeakSet[Tee] = weakref.WeakSet()
         self._in_flight_lock = threading.Lock()
+        self._settler = Settler(self._pricing)
         self._start_lock = threading.Lock()
         self._start_error: CostmwError | None = None
         self._started = False
@@ -195,13 +197,16 @@ class Meter:
         """Make the event that `record()` would commit, without committing it."""
         stated = checked(**call)
         request_id, first_in_request = _count_in_request()
-        price = self._price(
-            stated.usage,
-            provider=stated.provider,
-            model=stated.model,
-            at=stated.created_at,
-            context={},
-            provider_cost=stated.cost_usd,
+        price = (
+            self._pricing.own(stated.cost_usd)
+            if stated.cost_usd is not None
+            else self._pricing.price(
+                stated.usage,
+                provider=stated.provider,
+                model=stated.model,
+                at=stated.created_at,
+                context={},
+            )
         )
         return UsageEvent(
             id=stated.id,
@@ -215,7 +220,7 @@ class Meter:
             usage=stated.usage,
             price=price,
             status=stated.status,
-            reason=_reasons(stated.reason, price),
+            reason=reasons(stated.reason, price),
             latency_ms=stated.latency_ms,
             tags=self._resolve_tags(stated.tags),
             response_id=stated.response_id,
@@ -224,7 +229,15 @@ class Meter:
 
     # The pipeline.
 
-    def start_call(self, match: Match, request_model: str | None, api_key: str | None) -> Call:
+    def start_call(
+        self,
+        match: Match,
+        request_model: str | None,
+        api_key: str | None,
+        *,
+        request_bytes: int = 0,
+        request_usage: Usage | None = None,
+    ) -> Call:
         """Settle who asks, now: the tags of a call do not change once it runs."""
         request_id, first_in_request = _count_in_request()
         block = context.current_block()
@@ -243,6 +256,8 @@ class Meter:
                 api_key_id=self._fingerprint(api_key),
                 trace_id=_trace_id(),
                 monotonic_ns=time.monotonic_ns(),
+                request_bytes=request_bytes,
+                request_usage=request_usage,
             ),
         )
 
@@ -252,51 +267,13 @@ class Meter:
             self._in_flight.add(stream)
 
     def commit_call(
-        self,
-        start: CallStart,
-        reading: Reading,
-        status: Status,
-        reason: str | None,
-        *,
-        ended_ns: int,
-        first_chunk_ns: int | None,
-    ) -> Acknowledgement:
-        """Price what a call used and hand its row to the writer."""
-        usage = reading.usage or Usage()
-        provider = start.match.provider
-        price = self._price(
-            usage,
-            provider=provider.name if provider else None,
-            model=reading.response_model or start.request_model,
-            at=start.created_at,
-            context=reading.price_context,
-            provider_cost=reading.cost_usd,
-        )
-        return self._writer.submit(
-            UsageEvent(
-                id=start.id,
-                created_at=start.created_at,
-                request_id=start.request_id,
-                first_in_request=start.first_in_request,
-                operation=start.match.format.operation,
-                api=start.match.format.api,
-                provider=provider.name if provider else None,
-                request_model=start.request_model,
-                response_model=reading.response_model,
-                usage=usage,
-                price=price,
-                status=status,
-                reason=_reasons(reason, price),
-                latency_ms=(ended_ns - start.monotonic_ns) // 1_000_000,
-                time_to_first_chunk_ms=(first_chunk_ns - start.monotonic_ns) // 1_000_000
-                if first_chunk_ns
-                else None,
-                tags=start.tags,
-                api_key_id=start.api_key_id,
-                response_id=reading.response_id,
-                trace_id=start.trace_id,
-            )
-        )
+        self, start: CallStart, reading: Reading, end: CallEnd
+    ) -> Acknowledgement | None:
+        """Price what a call used and hand its rows to the writer; None when it makes none."""
+        acknowledgement = None
+        for row in self._settler.rows(start, reading, end):
+            acknowledgement = self._writer.submit(row)
+        return acknowledgement
 
     def count_outcome(self, start: CallStart, kind: OutcomeKind) -> None:
         """Count an attempt that bills nothing."""
@@ -304,7 +281,7 @@ class Meter:
             Outcome(
                 kind=kind,
                 at=start.created_at,
-                provider=start.match.provider.name if start.match.provider else None,
+                provider=start.provider,
                 model=start.request_model,
                 tags={key: start.tags[key] for key in ("route", "tenant") if key in start.tags},
             )
@@ -416,13 +393,6 @@ class Meter:
 
     # Helpers.
 
-    def _price(self, usage: Usage, **facts: Any) -> Price:
-        try:
-            return self._pricing.price(usage, **facts)
-        except Exception as error:  # noqa: BLE001 - a row without a cost is better than no row
-            self.fault(error, "a price")
-            return unpriced(f"pricing failed: {type(error).__name__}: {error}")
-
     def _resolve_tags(self, record: Tags | None) -> dict[str, str]:
         tags, faults = context.resolve_tags(
             self.tags, record, context.current_scope(), context.current_block()
@@ -490,13 +460,6 @@ def _distinct(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
         if names.count(name) > 1:
             raise ConfigError(f"two budgets are named {name!r}")
     return tuple(budgets)
-
-
-def _reasons(reason: str | None, price: Price) -> str | None:
-    # Usage that is not known leaves the cost unknown: the first says it all.
-    if reason is not None and price.cost_pico_usd is None:
-        return reason
-    return "; ".join(filter(None, (reason, price.reason))) or None
 
 
 def _count_in_request() -> tuple[UUID | None, bool]:

@@ -6,6 +6,7 @@ price list is loaded at the first lookup, since it takes half a second and memor
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from costmw.providers.registry import find_provider
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
+
+logger = logging.getLogger("costmw")
 
 STANDARD_TIERS = frozenset({"default", "standard", "auto", "scale"})
 """Service tiers that are billed at the standard price."""
@@ -133,7 +136,6 @@ class Pricing:
         model: str | None,
         at: datetime,
         context: Mapping[str, str],
-        provider_cost: Decimal | None = None,
     ) -> Price:
         """Work out what `usage` costs.
 
@@ -143,13 +145,28 @@ class Pricing:
             model: the model that answered.
             at: when the call started; decides dated and time-of-day prices.
             context: facts from the response that choose a price (`service_tier`).
-            provider_cost: the provider's own figure in USD; it wins over any list.
 
         Returns:
-            The cost with its source, or no cost and the reason.
+            The cost with its source, or no cost and the reason; never raises.
         """
-        if provider_cost is not None:
-            return _stored(to_pico(provider_cost), "provider", None, {}, None)
+        try:
+            return self._price(usage, provider, model, at, context)
+        except Exception as error:
+            logger.exception("costmw cannot price a call of %s/%s", provider, model)
+            return unpriced(f"pricing failed: {type(error).__name__}: {error}")
+
+    def own(self, cost_usd: Decimal) -> Price:
+        """The provider's own figure, which wins over any list."""
+        return _stored(to_pico(cost_usd), "provider", None, {}, None)
+
+    def _price(
+        self,
+        usage: Usage,
+        provider: str | None,
+        model: str | None,
+        at: datetime,
+        context: Mapping[str, str],
+    ) -> Price:
         if usage.input_tokens is None or usage.output_tokens is None:
             return unpriced("usage is not fully known")
         if model is None:

@@ -54,16 +54,28 @@ class ClientCapture:
 
         No call when the request is none of ours, or followed already.
         """
-        if request.method != "POST" or not self.meter.enabled or MARK in request.extensions:
+        if not self.meter.enabled or MARK in request.extensions:
             return None, {}
+        url = request.url
         match = registry.match(
-            request.url.host, request.url.path, self.api, self.provider, self.meter.config.hosts
+            request.method,
+            url.host if url.port is None else f"{url.host}:{url.port}",
+            url.path,
+            self.api,
+            self.provider,
+            self.meter.config.hosts,
         )
         if match is None:
             return None, {}
         body = _request_body(request)
-        model = match.model or _model(body)
-        call = self.meter.start_call(match, model, _api_key(request.headers))
+        read_request = match.format.read_request
+        call = self.meter.start_call(
+            match,
+            match.model or _model(body),
+            _api_key(request.headers),
+            request_bytes=int(request.headers.get("content-length") or 0),
+            request_usage=read_request(body) if read_request else None,
+        )
         request.extensions[MARK] = (self, call)
         return call, body
 

@@ -50,7 +50,7 @@ class BodyReader:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes as they came from the network."""
-        if self._broken:
+        if self._broken or self._wire.read_request is not None:
             return
         try:
             if self._decode is not None:
@@ -72,6 +72,8 @@ class BodyReader:
                     self._take(event, message)
             except FramingError as error:
                 self._give_up(str(error))
+        if self._wire.read_request is not None:
+            self.reading = self._wire.read({})
         if self._wire.read_headers is not None and self.reading.usage is None:
             self._read_headers()
 
@@ -88,7 +90,7 @@ class BodyReader:
                 framing = JsonLines()
             case "" if start.lstrip().startswith((b"data:", b"event:", b":", b"id:")):
                 framing = ServerSentEvents()
-            case "" if self._wire.lines:
+            case _ if self._wire.lines and content_type != "application/json":
                 framing = JsonLines()
             case "" if start.startswith(b"\0"):
                 framing = AwsEventStream()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from costmw.capture.decoding import Decode, decoder
 
 if TYPE_CHECKING:
-    from costmw.capture.call import Call, End
+    from costmw.capture.call import Call
     from costmw.capture.hiding import UsageChunkHider
     from costmw.capture.reading import BodyReader
+    from costmw.capture.settle import End
 
 
 class Tee:

@@ -151,7 +151,9 @@ def _to_the_slash(request: Request) -> Response:
     """Redirect `/_llmcost` to `/_llmcost/`, relative: a proxy may have cut a prefix off."""
     segment = request.root.rstrip("/").rpartition("/")[2]
     query = f"?{quote(request.query, safe='%=&+-._~/:@,;!*()')}" if request.query else ""
-    return Response(307, {"Location": f"{quote(segment, safe='')}/{query}"})
+    location = f"{quote(segment, safe='')}/{query}"
+    headers = {"Location": location, "Content-Type": "text/plain; charset=utf-8"}
+    return Response(307, headers, f"See {location}\n".encode())
 
 
 def _not_found() -> Response:

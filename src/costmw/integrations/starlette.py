@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,9 @@ from costmw.context import Scope, Tags, enter_scope
 from costmw.errors import CostmwError, MissingExtra
 
 try:
+    from starlette.concurrency import run_in_threadpool
     from starlette.requests import HTTPConnection, Request
+    from starlette.routing import Host, Mount
 except ImportError as error:
     raise MissingExtra(package="starlette", extra="fastapi") from error
 
@@ -51,7 +52,7 @@ class CostMiddleware:
             await self.app(scope, receive, send)
             return
         if not self.meter.started:
-            await asyncio.to_thread(self.meter.start)
+            await run_in_threadpool(self.meter.start)
         before = enter_scope(Scope(self.meter, lambda: self._tags_of(scope)))
         try:
             await self.app(scope, receive, send)
@@ -69,16 +70,16 @@ class CostMiddleware:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
-                    await asyncio.to_thread(self.meter.start)
+                    await run_in_threadpool(self.meter.start)
                 except CostmwError as error:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     raise
             return message
 
         async def flush_last(message: Message) -> None:
-            if message["type"] == "lifespan.shutdown.complete":
+            if message["type"].startswith("lifespan.shutdown."):
                 self.meter.end_streams()
-                await asyncio.to_thread(self.meter.flush)
+                await run_in_threadpool(self.meter.flush)
             await send(message)
 
         await self.app(scope, start_first, flush_last)
@@ -91,10 +92,20 @@ def route_template(scope: AsgiScope) -> str | None:
     tag value for every id.
     """
     route = scope.get("route")
-    if route is None:
+    # Starlette names a mount before the app in it has routed; FastAPI names its own routes only.
+    unnamed = route is None or isinstance(route, Mount)
+    prefix = _mount_prefix(scope)
+    if not prefix and not unnamed:
+        return _own_template(scope, route)
+    mounts, inside = _mounts(scope, prefix)
+    if mounts is None:
         return None
+    if unnamed:
+        route = _route_among(inside, scope)
+        if route is None:
+            return mounts if mounts and not inside else None
     path = _own_template(scope, route)
-    return None if path is None else _mounts(scope, path) + path
+    return None if path is None else mounts + path
 
 
 def _own_template(scope: AsgiScope, route: Any) -> str | None:
@@ -107,18 +118,56 @@ def _own_template(scope: AsgiScope, route: Any) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def _mounts(scope: AsgiScope, path: str) -> str:
-    """The prefix that mounts have taken off, the values of its parameters as names again."""
-    outside = scope.get("app_root_path", scope.get("root_path", ""))
-    prefix: str = scope.get("root_path", "").removeprefix(outside)
-    if not prefix:
-        return ""
-    names = {
-        str(value): name
-        for name, value in scope.get("path_params", {}).items()
-        if f"{{{name}}}" not in path and f"{{{name}:" not in path
-    }
-    return "/".join(f"{{{names[part]}}}" if part in names else part for part in prefix.split("/"))
+def _mount_prefix(scope: AsgiScope) -> str:
+    """The part of the path that mounts have taken off; not what a server or proxy has."""
+    root_path: str = scope.get("root_path", "")
+    return root_path.removeprefix(scope.get("app_root_path", root_path))
+
+
+def _mounts(scope: AsgiScope, prefix: str) -> tuple[str | None, list[Any]]:
+    """The templates of the mounts that took `prefix` off, and the routes inside of the last.
+
+    They are matched again, since the values of parameters do not tell where they stood.
+    """
+    template, inside = "", _routes_of(scope.get("router"))
+    while prefix:
+        for mount in inside:
+            taken = mount.path_regex.match(prefix + "/") if isinstance(mount, Mount) else None
+            if taken:
+                break
+        else:
+            return None, []
+        template += mount.path_format.removesuffix("/{path}")
+        prefix = f"/{taken['path']}".rstrip("/")
+        inside = _routes_of(mount)
+    return template, inside
+
+
+def _routes_of(app: Any) -> list[Any]:
+    """The routes of an app, of a mount or of what is behind their middlewares."""
+    app = getattr(app, "_base_app", app)
+    while not hasattr(app, "routes") and hasattr(app, "app"):
+        app = app.app
+    routes: list[Any] = []
+    for route in getattr(app, "routes", ()):
+        if hasattr(route, "effective_route_contexts"):  # a router that FastAPI has included
+            found = route.effective_route_contexts()
+            routes += (getattr(one, "starlette_route", None) or one for one in found)
+        elif isinstance(route, Host):
+            routes += _routes_of(route.app)
+        else:
+            routes.append(route)
+    return routes
+
+
+def _route_among(routes: list[Any], scope: AsgiScope) -> Any:
+    """The route that leads to the endpoint that was found; None when none was."""
+    endpoint = scope.get("endpoint")
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    for route in routes:
+        if getattr(route, "endpoint", scope) is endpoint and route.path_regex.match(path):
+            return route
+    return None
 
 
 def dashboard_app(meter: Meter, auth: Auth | None = None) -> ASGIApp:

@@ -1,13 +1,15 @@
-"""Anthropic's messages format.
+"""Anthropic's messages, streamed, plain and in batches.
 
-Shapes: https://docs.anthropic.com/en/api/messages and /messages-streaming.
-`input_tokens` excludes what was read from and written to the cache; `Usage`
-includes it. `output_tokens` includes thinking.
+Shapes: https://docs.anthropic.com/en/api/messages, /messages-streaming and
+/messages-batches. `input_tokens` excludes what was read from and written to the cache;
+`Usage` includes it. `output_tokens` includes thinking. `usage.iterations` holds rounds
+of compaction and of advisors that the totals leave out.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from costmw.events import Usage
@@ -16,18 +18,27 @@ from costmw.providers.base import (
     Reading,
     UnreadableUsage,
     WireFormat,
+    add,
     check,
     count,
     detail,
+    event_type,
     json_object,
     part,
     text,
+    text_bytes,
 )
 
 CUT_SHORT = "the stream ended before message_stop"
+_ANYWHERE = ("not_available", "global", "default")
 
 
-def _usage(usage: Json) -> Usage:
+def message_usage(usage: Json) -> Usage:
+    """Read one `usage` object, or one entry of its `iterations`.
+
+    Raises:
+        UnreadableUsage: when it cannot be what is documented.
+    """
     uncached = count(usage, "input_tokens")
     if uncached is None:
         raise UnreadableUsage("usage has no input_tokens")
@@ -46,6 +57,8 @@ def _usage(usage: Json) -> Usage:
             output_tokens=count(usage, "output_tokens"),
             cache_read_input_tokens=read,
             cache_write_input_tokens=written,
+            reasoning_output_tokens=count(part(usage, "output_tokens_details"), "thinking_tokens")
+            or 0,
             detail=detail(
                 cache_write_5m_tokens=written_5m,
                 cache_write_1h_tokens=written_1h,
@@ -55,20 +68,47 @@ def _usage(usage: Json) -> Usage:
     )
 
 
-def _note(reading: Reading, message: Json) -> None:
-    reading.response_model = text(message, "model") or reading.response_model
-    reading.response_id = text(message, "id") or reading.response_id
-
-
 def _take_usage(reading: Reading, usage: Json) -> None:
     if tier := text(usage, "service_tier"):
-        reading.price_context["service_tier"] = tier
+        # A batch is a way of processing, in the price list and elsewhere.
+        key, value = ("processing", "batch") if tier == "batch" else ("service_tier", tier)
+        reading.price_context[key] = value
     if speed := text(usage, "speed"):
         reading.price_context["speed"] = speed
+    if (geo := text(usage, "inference_geo")) and geo not in _ANYWHERE:
+        reading.price_context["inference_geo"] = geo
     try:
-        reading.usage, reading.problem = _usage(usage), None
+        reading.usage, reading.problem = message_usage(usage), None
+        _take_iterations(reading, usage)
+        executions = count(part(usage, "server_tool_use"), "code_execution_requests")
     except UnreadableUsage as error:
         reading.usage, reading.problem = None, f"unreadable usage: {error}"
+        return
+    note = "code execution is billed by the hour, beside the tokens"
+    if executions and note not in reading.notes:
+        reading.notes.append(note)
+
+
+def _take_iterations(reading: Reading, usage: Json) -> None:
+    """Sum the rounds of a request: those of its model, and those of others apart."""
+    iterations = usage.get("iterations")
+    if not isinstance(iterations, list) or not iterations:
+        return
+    totals = reading.usage
+    own: Usage | None = None
+    reading.side_usage = []
+    for entry in iterations:
+        if not isinstance(entry, Mapping):
+            raise UnreadableUsage("iterations holds something else than objects")
+        model, used = text(entry, "model"), message_usage(entry)
+        if model is not None and model != reading.response_model:
+            reading.side_usage.append((model, used))
+        else:
+            own = used if own is None else add(own, used)
+    if own is not None and totals is not None:
+        # Tools are counted in the totals alone.
+        searches = detail(web_searches=totals.detail.get("web_searches"))
+        reading.usage = add(own, Usage(0, 0, detail=searches))
 
 
 def read_message(body: Json) -> Reading:
@@ -79,6 +119,11 @@ def read_message(body: Json) -> Reading:
     if isinstance(usage, dict):
         _take_usage(reading, usage)
     return reading
+
+
+def _note(reading: Reading, message: Json) -> None:
+    reading.response_model = text(message, "model") or reading.response_model
+    reading.response_id = text(message, "id") or reading.response_id
 
 
 class MessageStream:
@@ -95,7 +140,7 @@ class MessageStream:
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""
-        name = event or _event_type(data)
+        name = event or event_type(data, _KNOWN)
         if name == "message_start":
             message = part(json_object(data), "message")
             _note(self.reading, message)
@@ -105,6 +150,8 @@ class MessageStream:
             self._merge(part(json_object(data), "usage"))
         elif name == "message_stop":
             self.reading.finished = True
+        elif name == "content_block_delta":
+            self.reading.output_bytes += sum(len(match[1]) for match in _SAID.finditer(data))
 
     def _merge(self, usage: Json) -> None:
         self._usage.update({key: value for key, value in usage.items() if value is not None})
@@ -121,12 +168,34 @@ class MessageStream:
             self.reading.problem = CUT_SHORT
 
 
-_EVENT_TYPE = re.compile(rb'"type"\s*:\s*"(message_(?:start|delta|stop))"')
+_KNOWN = re.compile(rb'"type"\s*:\s*"(message_(?:start|delta|stop)|content_block_delta)"')
+_SAID = re.compile(rb'"(?:text|thinking|partial_json)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
-def _event_type(data: bytes) -> str | None:
-    match = _EVENT_TYPE.search(data)
-    return match[1].decode() if match else None
+def read_batch(body: Json) -> Reading:
+    """Read a `message_batch` when it is made: nothing is billed yet."""
+    reading = Reading(finished=True, not_billed=body.get("type") != "message_batch", pending=True)
+    reading.result_id = text(body, "id")
+    return reading
+
+
+class BatchLines:
+    """The lines of a batch's results."""
+
+    def __init__(self) -> None:
+        self.reading = Reading(finished=True, not_billed=True)
+
+    def message(self, event: str | None, data: bytes) -> None:
+        """Take one line: a message where the request succeeded."""
+        result = part(json_object(data), "result")
+        if result.get("type") != "succeeded":
+            return
+        reading = read_message(part(result, "message"))
+        reading.result_id = reading.response_id
+        reading.price_context["processing"] = "batch"
+        reading.price_context.pop("service_tier", None)
+        self.reading.parts.append(reading)
+        self.reading.not_billed = False
 
 
 FORMATS = (
@@ -136,5 +205,31 @@ FORMATS = (
         path=re.compile(r"/messages$"),
         read=read_message,
         stream=MessageStream,
+    ),
+    WireFormat(
+        api="anthropic.complete",
+        operation="text_completion",
+        path=re.compile(r"/v1/complete$"),
+        read=lambda body: Reading(
+            finished=True,
+            problem="this API reports no usage",
+            response_model=text(body, "model"),
+            output_bytes=text_bytes(body.get("completion")),
+        ),
+    ),
+    WireFormat(
+        api="anthropic.batches",
+        operation="chat",
+        path=re.compile(r"/messages/batches$"),
+        read=read_batch,
+    ),
+    WireFormat(
+        api="anthropic.batches.results",
+        operation="chat",
+        path=re.compile(r"/messages/batches/(?P<submission>[^/]+)/results$"),
+        read=lambda _: Reading(not_billed=True),
+        stream=BatchLines,
+        lines=True,
+        method="GET",
     ),
 )

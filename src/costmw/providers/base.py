@@ -33,10 +33,16 @@ class Reading:
     `finished` is True once the protocol's own end was seen (for a JSON body, once it
     was parsed). `price_context` are the facts that choose a price, such as the
     `service_tier` charged. `cost_usd` is the provider's own figure, where it gives one.
+    `side_usage` is what other models used on behalf of this one, each at its own price.
     `notes` name what is billed beside the usage, and missing in it. `problem` says why
     usage is missing or cannot be read. `unreadable` is True when the bytes themselves
     made no sense, so that nothing more can come of them. `output_bytes` counts the
     answer's text as far as it came, for an estimate where usage is missing.
+
+    `result_id` is set where the same result can be read again, by polling or from a
+    batch: whoever reads it, it is one row. `pending` says that it is not there yet;
+    `also_known_as` are other ids that the provider gives the same submission.
+    `not_billed` that this exchange charges nothing. `parts` are the results of a batch.
     """
 
     usage: Usage | None = None
@@ -44,11 +50,17 @@ class Reading:
     response_id: str | None = None
     price_context: dict[str, str] = field(default_factory=dict)
     cost_usd: Decimal | None = None
+    side_usage: list[tuple[str, Usage]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     finished: bool = False
     unreadable: bool = False
     problem: str | None = None
     output_bytes: int = 0
+    result_id: str | None = None
+    pending: bool = False
+    also_known_as: list[str] = field(default_factory=list)
+    not_billed: bool = False
+    parts: list[Reading] = field(default_factory=list)
 
 
 class StreamReader(Protocol):
@@ -75,10 +87,13 @@ class WireFormat:
     """One API of one format family.
 
     `path` matches the end of a request's path; a group named `model` is the model
-    (percent-encoded) where the path has it. `read` takes a JSON object, `read_array` a
-    JSON array of objects where the provider may stream as one. `stream` makes a reader
-    for messages. `read_headers` takes the response's headers (lower-case names) for APIs
-    that report usage there. `lines` says that a stream is one JSON object a line.
+    (percent-encoded) where the path has it, a group named `submission` the id under
+    which the results were asked for. `read` takes a JSON object, `read_array` a JSON
+    array of objects where the provider may stream as one. `stream` makes a reader for
+    messages. `read_headers` takes the response's headers (lower-case names) for APIs
+    that report usage there; `read_request` the JSON that was sent, for APIs that bill
+    by what is sent and answer with something else than JSON. `lines` says that a
+    stream is one JSON object a line.
     `include_usage` says that a stream carries usage only when the request asks by
     `stream_options.include_usage`.
     """
@@ -89,9 +104,11 @@ class WireFormat:
     read: Callable[[Json], Reading]
     stream: Callable[[], StreamReader] = NoStream
     read_headers: Callable[[Mapping[str, str]], Usage | None] | None = None
+    read_request: Callable[[Json], Usage | None] | None = None
     read_array: Callable[[Sequence[Json]], Reading] | None = None
     lines: bool = False
     include_usage: bool = False
+    method: str = "POST"
 
 
 def json_object(data: bytes) -> Json:
@@ -140,6 +157,23 @@ def text(body: Json, key: str) -> str | None:
     return value[:256] if isinstance(value, str) and value else None
 
 
+def add(first: Usage, second: Usage) -> Usage:
+    """The sum of two usages; what one of them does not know, neither does the sum."""
+
+    def total(a: int | None, b: int | None) -> int | None:
+        return None if a is None or b is None else a + b
+
+    names = {*first.detail, *second.detail}
+    return Usage(
+        total(first.input_tokens, second.input_tokens),
+        total(first.output_tokens, second.output_tokens),
+        first.cache_read_input_tokens + second.cache_read_input_tokens,
+        first.cache_write_input_tokens + second.cache_write_input_tokens,
+        first.reasoning_output_tokens + second.reasoning_output_tokens,
+        {name: first.detail.get(name, 0) + second.detail.get(name, 0) for name in names} or NOTHING,
+    )
+
+
 def check(usage: Usage) -> Usage:
     """Refuse usage whose parts exceed the whole.
 
@@ -157,6 +191,17 @@ def check(usage: Usage) -> Usage:
             f"the {usage.output_tokens} output tokens"
         )
     return usage
+
+
+def event_type(data: bytes, known: re.Pattern[bytes]) -> str | None:
+    """The `type` of a message that came without an event name, if it is one of `known`."""
+    match = known.search(data)
+    return match[1].decode() if match else None
+
+
+def text_bytes(value: object) -> int:
+    """How long a text is, in bytes of UTF-8; 0 for anything else."""
+    return len(value.encode("utf-8", "replace")) if isinstance(value, str) else 0
 
 
 def detail(**counts: int | None) -> Mapping[str, int]:

@@ -1,14 +1,17 @@
-"""OpenAI's formats: chat completions, responses, embeddings.
+"""OpenAI's chat completions, legacy completions and embeddings, and everyone who speaks them.
 
-Shapes: https://platform.openai.com/docs/api-reference (usage objects and streaming
-events). Spoken by many other providers. Counts in `prompt_tokens` and
-`input_tokens` include cached ones, `completion_tokens` and `output_tokens` include
-reasoning, which is the form that `Usage` has.
+Shapes: https://platform.openai.com/docs/api-reference/chat and the pages of those who
+are compatible. `prompt_tokens` includes cached tokens and `completion_tokens`
+reasoning, which is the form that `Usage` has; where a dialect differs, the total
+tells. Dialects: cached tokens as `prompt_cache_hit_tokens` (DeepSeek), as
+`cached_tokens` beside the totals (Together, Moonshot); usage under `x_groq` (Groq);
+reasoning beside the output (xAI); the provider's own cost (OpenRouter, Perplexity, xAI).
 """
 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from costmw.events import Usage
 from costmw.providers.base import (
@@ -22,6 +25,7 @@ from costmw.providers.base import (
     json_object,
     part,
     text,
+    text_bytes,
 )
 
 NO_USAGE = "the response carries no usage"
@@ -29,71 +33,95 @@ NO_STREAM_USAGE = (
     "the stream carries no usage: send stream_options={'include_usage': True}, "
     "or leave include_usage on in instrument()"
 )
+USD_TICKS = 10**10
+"""xAI's `cost_in_usd_ticks` in one USD."""
 
 
-def _usage(usage: Json, total_in: str, total_out: str) -> Usage:
-    read = part(usage, f"{total_in}_details")
-    written = part(usage, f"{total_out}_details")
+def chat_usage(usage: Json) -> Usage:
+    """Read a `usage` object with `prompt_tokens` and `completion_tokens`.
+
+    Raises:
+        UnreadableUsage: when it cannot be what is documented.
+    """
+    prompt = count(usage, "prompt_tokens")
+    if prompt is None:
+        raise UnreadableUsage("usage has no prompt_tokens")
+    read = part(usage, "prompt_tokens_details") or part(usage, "prompt_token_details")
+    written = part(usage, "completion_tokens_details") or part(usage, "completion_token_details")
+    output = count(usage, "completion_tokens") or 0
+    reasoning = count(written, "reasoning_tokens") or count(usage, "reasoning_tokens") or 0
+    if reasoning and count(usage, "total_tokens") == prompt + output + reasoning:
+        output += reasoning
     return check(
         Usage(
-            input_tokens=count(usage, total_in),
-            output_tokens=count(usage, total_out) or 0,
-            cache_read_input_tokens=count(read, "cached_tokens") or 0,
+            input_tokens=prompt,
+            output_tokens=output,
+            cache_read_input_tokens=count(read, "cached_tokens")
+            or count(usage, "prompt_cache_hit_tokens")
+            or count(usage, "cached_tokens")
+            or 0,
             cache_write_input_tokens=count(read, "cache_write_tokens") or 0,
-            reasoning_output_tokens=count(written, "reasoning_tokens") or 0,
+            reasoning_output_tokens=reasoning,
             detail=detail(
                 input_audio_tokens=count(read, "audio_tokens"),
                 output_audio_tokens=count(written, "audio_tokens"),
                 input_image_tokens=count(read, "image_tokens"),
+                output_image_tokens=count(written, "image_tokens"),
+                web_searches=count(usage, "num_search_queries"),
             ),
         )
     )
 
 
-def _note(reading: Reading, body: Json) -> None:
+def own_cost(usage: Json) -> Decimal | None:
+    """The provider's own figure in USD; believed only of providers that document it."""
+    cost = usage.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if isinstance(cost, int | float) and not isinstance(cost, bool):
+        return Decimal(str(cost))
+    ticks = usage.get("cost_in_usd_ticks")
+    return Decimal(ticks) / USD_TICKS if isinstance(ticks, int) else None
+
+
+def note(reading: Reading, body: Json) -> None:
+    """Take the model, the id and the tier that is charged."""
     reading.response_model = text(body, "model") or reading.response_model
     reading.response_id = text(body, "id") or reading.response_id
     if tier := text(body, "service_tier"):
         reading.price_context["service_tier"] = tier
 
 
-def _take_usage(reading: Reading, body: Json, total_in: str, total_out: str) -> None:
-    usage = body.get("usage")
+def take_chat_usage(reading: Reading, body: Json) -> None:
+    """Take usage from a body or chunk, if it has any."""
+    usage = body.get("usage") or part(body, "x_groq").get("usage")
     if usage is None:
         return
     try:
         if not isinstance(usage, dict):
             raise UnreadableUsage(f"usage is {type(usage).__name__}, not an object")
-        read = _usage(usage, total_in, total_out)
-        if read.input_tokens is None:
-            raise UnreadableUsage(f"usage has no {total_in}")
-        reading.usage, reading.problem = read, None
+        reading.usage, reading.problem = chat_usage(usage), None
+        reading.cost_usd = own_cost(usage)
+        if usage.get("is_byok") is True:
+            reading.notes.append("your own key: the upstream provider bills beside this cost")
     except UnreadableUsage as error:
         reading.usage, reading.problem = None, f"unreadable usage: {error}"
 
 
-def _read_body(body: Json, total_in: str, total_out: str) -> Reading:
-    reading = Reading(finished=True, problem=NO_USAGE)
-    _note(reading, body)
-    _take_usage(reading, body, total_in, total_out)
-    return reading
-
-
 def read_chat(body: Json) -> Reading:
-    """Read a `chat.completion`, or an embeddings `list`."""
-    return _read_body(body, "prompt_tokens", "completion_tokens")
-
-
-def read_response(body: Json) -> Reading:
-    """Read a `response`; one that still runs in the background has no usage yet."""
-    reading = _read_body(body, "input_tokens", "output_tokens")
-    if reading.usage is None and body.get("status") in ("queued", "in_progress"):
-        reading.problem = "the response runs in the background; its usage comes with its result"
+    """Read a `chat.completion`, a `text_completion`, or an embeddings `list`."""
+    reading = Reading(finished=True, problem=NO_USAGE)
+    note(reading, body)
+    take_chat_usage(reading, body)
+    if reading.usage is None:
+        choices = body.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            reading.output_bytes += _answer_bytes(choice, "message")
     return reading
 
 
 class ChatStream:
-    """`chat.completion.chunk` messages up to `[DONE]`.
+    """`chat.completion.chunk` and `text_completion` messages up to `[DONE]`.
 
     The usage chunk has no choices and is usually the last before `[DONE]`, not always;
     some servers leave `[DONE]` out. Usage beside choices is a running total, and final
@@ -109,10 +137,14 @@ class ChatStream:
             self.reading.finished = True
         elif self.reading.response_id is None or _has_usage(data):
             body = json_object(data)
-            _note(self.reading, body)
-            _take_usage(self.reading, body, "prompt_tokens", "completion_tokens")
-            if body.get("usage") and _is_final(body.get("choices")):
+            note(self.reading, body)
+            take_chat_usage(self.reading, body)
+            if self.reading.usage is not None and _is_final(body.get("choices")):
                 self.reading.finished = True
+        if self.reading.usage is None:
+            # Near enough for an estimate; parsing every chunk would cost ten times as much.
+            for match in _CONTENT.finditer(data):
+                self.reading.output_bytes += len(match[1])
 
 
 def _is_final(choices: object) -> bool:
@@ -121,36 +153,22 @@ def _is_final(choices: object) -> bool:
     )
 
 
-class ResponseStream:
-    """Response events up to `response.completed`, `.incomplete` or `.failed`."""
-
-    def __init__(self) -> None:
-        self.reading = Reading(problem="the stream ended before response.completed")
-
-    def message(self, event: str | None, data: bytes) -> None:
-        """Take one event."""
-        name = event or _event_type(data)
-        if name in ("response.completed", "response.incomplete", "response.failed"):
-            body = part(json_object(data), "response")
-            self.reading.problem = NO_USAGE
-            _note(self.reading, body)
-            _take_usage(self.reading, body, "input_tokens", "output_tokens")
-            self.reading.finished = True
-        elif name == "response.created":
-            _note(self.reading, part(json_object(data), "response"))
+def _answer_bytes(choice: object, key: str) -> int:
+    if not isinstance(choice, dict):
+        return 0
+    answer = choice.get(key)
+    said = answer.get("content") if isinstance(answer, dict) else choice.get("text")
+    return text_bytes(said)
 
 
 _USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
-_EVENT_TYPE = re.compile(rb'"type"\s*:\s*"(response\.(?:created|completed|incomplete|failed))"')
+_CONTENT = re.compile(
+    rb'"(?:content|text|reasoning_content|reasoning|arguments|refusal)"\s*:\s*"((?:[^"\\]|\\.)*)"'
+)
 
 
 def _has_usage(data: bytes) -> bool:
     return b'"usage"' in data and _USAGE_OBJECT.search(data) is not None
-
-
-def _event_type(data: bytes) -> str | None:
-    match = _EVENT_TYPE.search(data)
-    return match[1].decode() if match else None
 
 
 FORMATS = (
@@ -163,11 +181,12 @@ FORMATS = (
         include_usage=True,
     ),
     WireFormat(
-        api="openai.responses",
-        operation="chat",
-        path=re.compile(r"/responses$"),
-        read=read_response,
-        stream=ResponseStream,
+        api="openai.completions",
+        operation="text_completion",
+        path=re.compile(r"(?<!/chat)/completions$"),
+        read=read_chat,
+        stream=ChatStream,
+        include_usage=True,
     ),
     WireFormat(
         api="openai.embeddings",

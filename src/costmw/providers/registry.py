@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from costmw.errors import ConfigError
-from costmw.providers import anthropic, openai
+from costmw.events import NO_TAGS
+from costmw.providers import (
+    anthropic,
+    openai,
+    openai_media,
+    openai_responses,
+    openai_runs,
+)
 from costmw.providers.base import WireFormat
 
 FAMILIES: Mapping[str, tuple[WireFormat, ...]] = {
-    "openai": openai.FORMATS,
+    "openai": (
+        *openai.FORMATS,
+        *openai_responses.FORMATS,
+        *openai_media.FORMATS,
+        *openai_runs.FORMATS,
+    ),
     "anthropic": anthropic.FORMATS,
 }
 """Format families by name; the part of an `api` before the dot."""
@@ -21,10 +33,12 @@ FAMILIES: Mapping[str, tuple[WireFormat, ...]] = {
 class Provider:
     """Who bills: the OpenTelemetry name, the hosts, the formats spoken there.
 
-    A host that starts with a dot stands for every host that ends in it. `price_id`
-    is the provider's id in the price base. `stream_usage` says that the provider
-    documents `stream_options.include_usage`, so that asking for it is safe: always, or
-    from an `api-version` on (`"2024-09-01"`).
+    A host that starts with a dot stands for every host that ends in it; a host with a
+    port for that port alone. `price_id` is the provider's id in the price list.
+    `stream_usage` says that the provider documents `stream_options.include_usage`, so
+    that asking for it is safe: always, or from an `api-version` on (`"2024-09-01"`).
+    `own_cost` says that the cost in its responses is what it bills. `self_hosted`
+    servers bill nobody: a model without a price of the user's says so.
     """
 
     name: str
@@ -32,6 +46,8 @@ class Provider:
     families: tuple[str, ...]
     price_id: str
     stream_usage: bool | str = False
+    own_cost: bool = False
+    self_hosted: bool = False
 
 
 PROVIDERS = (
@@ -55,6 +71,71 @@ PROVIDERS = (
         price_id="azure",
         stream_usage="2024-09-01",
     ),
+    Provider(
+        name="groq",
+        hosts=("api.groq.com",),
+        families=("openai",),
+        price_id="groq",
+        stream_usage=True,
+    ),
+    Provider(
+        name="deepseek",
+        hosts=("api.deepseek.com",),
+        families=("openai", "anthropic"),
+        price_id="deepseek",
+        stream_usage=True,
+    ),
+    Provider(
+        name="openrouter",
+        hosts=("openrouter.ai",),
+        families=("openai", "anthropic"),
+        price_id="openrouter",
+        stream_usage=True,
+        own_cost=True,
+    ),
+    Provider(
+        name="x_ai",
+        hosts=("api.x.ai", ".api.x.ai"),
+        families=("openai", "anthropic"),
+        price_id="x-ai",
+        stream_usage=True,
+        own_cost=True,
+    ),
+    Provider(
+        name="together",
+        hosts=("api.together.xyz", "api.together.ai"),
+        families=("openai",),
+        price_id="together",
+        stream_usage=True,
+    ),
+    Provider(
+        name="fireworks",
+        hosts=("api.fireworks.ai",),
+        families=("openai", "anthropic"),
+        price_id="fireworks",
+        stream_usage=True,
+    ),
+    Provider(
+        name="cerebras",
+        hosts=("api.cerebras.ai",),
+        families=("openai",),
+        price_id="cerebras",
+        stream_usage=True,
+    ),
+    Provider(
+        name="perplexity",
+        hosts=("api.perplexity.ai",),
+        families=("openai",),
+        price_id="perplexity",
+        own_cost=True,
+    ),
+    Provider(
+        name="moonshot_ai",
+        hosts=("api.moonshot.ai", "api.moonshot.cn"),
+        families=("openai", "anthropic"),
+        price_id="moonshotai",
+        stream_usage=True,
+    ),
 )
 
 _BY_NAME = {provider.name: provider for provider in PROVIDERS}
@@ -65,12 +146,14 @@ _BY_PRICE_ID = {provider.price_id: provider for provider in PROVIDERS}
 class Match:
     """The format of an exchange and who bills it; no provider when the host is unknown.
 
-    `model` is the model that the path names, where it does.
+    `model` is the model that the path names, where it does, and `submission` the id
+    under which the results were asked for.
     """
 
     format: WireFormat
     provider: Provider | None
     model: str | None = None
+    submission: str | None = None
 
 
 def find_provider(name: str) -> Provider:
@@ -84,11 +167,12 @@ def find_provider(name: str) -> Provider:
 
 def provider_of_host(host: str, hosts: Mapping[str, str]) -> Provider | None:
     """Who bills calls to `host`; `hosts` are the user's own, by host name."""
-    if name := hosts.get(host):
-        return find_provider(name)
+    name, _, _ = host.partition(":")
+    if own := hosts.get(host) or hosts.get(name):
+        return find_provider(own)
     for provider in PROVIDERS:
         for known in provider.hosts:
-            if host == known or (known.startswith(".") and host.endswith(known)):
+            if known in (host, name) or (known.startswith(".") and name.endswith(known)):
                 return provider
     return None
 
@@ -109,15 +193,17 @@ def formats_of(api: str) -> tuple[WireFormat, ...]:
 
 
 def match(
+    method: str,
     host: str,
     path: str,
-    api: str | None,
-    provider: Provider | None,
-    hosts: Mapping[str, str],
+    api: str | None = None,
+    provider: Provider | None = None,
+    hosts: Mapping[str, str] = NO_TAGS,
 ) -> Match | None:
     """Find the format of a request; None when it is not an LLM call that we know.
 
-    `api` and `provider` are what the user or the SDK's class said, if anything.
+    `host` may carry a port. `api` and `provider` are what the user or the SDK's class
+    said, if anything.
     """
     billed_by = provider or provider_of_host(host, hosts)
     if api is not None:
@@ -127,7 +213,13 @@ def match(
     else:
         return None
     for candidate in candidates:
-        if found := candidate.path.search(path):
-            model = found.groupdict().get("model")
-            return Match(candidate, billed_by, unquote(model)[:256] if model else None)
+        if candidate.method == method and (found := candidate.path.search(path)):
+            named = found.groupdict()
+            model = named.get("model")
+            return Match(
+                candidate,
+                billed_by,
+                unquote(model)[:256] if model else None,
+                named.get("submission"),
+            )
     return None

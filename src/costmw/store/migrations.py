@@ -92,6 +92,18 @@ CREATE TABLE amendments (
 
 CREATE INDEX amendments_by_event ON amendments (event_id);
 
+-- Who asked for a result that comes later, until it is read.
+CREATE TABLE submissions (
+    provider TEXT NOT NULL,        -- '' when unknown
+    result_id TEXT NOT NULL,       -- the provider's id of the response, batch or file
+    created_at INTEGER NOT NULL,   -- microseconds since 1970, UTC
+    tag_set_id INTEGER NOT NULL REFERENCES tag_sets (id),
+    request_id BLOB,
+    first_in_request INTEGER NOT NULL,
+    api_key_id TEXT,
+    PRIMARY KEY (provider, result_id)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE call_outcomes (
     hour INTEGER NOT NULL,         -- hours since 1970, UTC
     kind TEXT NOT NULL,            -- error, retry, refused, capture_fault

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from costmw.events import Amendment, Outcome, Price, Record, UsageEvent
+from costmw.events import Amendment, Outcome, Price, Record, Submission, UsageEvent
 from costmw.store.sqlite_read import micros
 
 INTERNED_AT_MOST = 50_000
@@ -30,6 +30,34 @@ INSERT OR IGNORE INTO amendments (
     estimated_cost_pico_usd, unpriced, input_tokens, output_tokens,
     cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens
 ) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+"""
+
+_INSERT_SUBMISSION = """
+INSERT OR IGNORE INTO submissions (
+    provider, result_id, created_at, tag_set_id, request_id, first_in_request, api_key_id
+) VALUES (?,?,?,?,?,?,?)
+"""
+
+_INSERT_ALIAS = """
+INSERT OR IGNORE INTO submissions (
+    provider, result_id, created_at, tag_set_id, request_id, first_in_request, api_key_id
+)
+SELECT provider, ?, created_at, tag_set_id, request_id, first_in_request, api_key_id
+FROM submissions WHERE provider = ? AND result_id = ?
+"""
+
+# Who asked, and when, is who submitted: not who happened to read the result.
+_AS_SUBMITTED = """
+UPDATE usage_events AS e
+SET created_at = s.created_at, tag_set_id = s.tag_set_id, request_id = s.request_id,
+    first_in_request = s.first_in_request, api_key_id = s.api_key_id
+FROM submissions AS s
+WHERE e.id = ? AND s.provider = ? AND s.result_id = ?
+"""
+
+# A batch has many results, and was asked for in one web request.
+_COUNTED_IN_REQUEST = """
+UPDATE submissions SET first_in_request = 0 WHERE provider = ? AND result_id = ?
 """
 
 _COUNT_OUTCOME = """
@@ -55,7 +83,26 @@ class RecordInserter:
         """Write one record; an event or amendment that is there already is skipped."""
         match record:
             case UsageEvent():
-                connection.execute(_INSERT_EVENT, self._event_row(connection, record))
+                new = connection.execute(_INSERT_EVENT, self._event_row(connection, record))
+                if record.submitted_as and new.rowcount:
+                    submission = (record.provider or "", record.submitted_as)
+                    connection.execute(_AS_SUBMITTED, (record.id.bytes, *submission))
+                    connection.execute(_COUNTED_IN_REQUEST, submission)
+            case Submission(alias_of=str() as known):
+                connection.execute(_INSERT_ALIAS, (record.result_id, record.provider or "", known))
+            case Submission():
+                connection.execute(
+                    _INSERT_SUBMISSION,
+                    (
+                        record.provider or "",
+                        record.result_id,
+                        micros(record.created_at),
+                        self._tag_set(connection, record.tags),
+                        record.request_id.bytes if record.request_id else None,
+                        record.first_in_request,
+                        record.api_key_id,
+                    ),
+                )
             case Amendment():
                 connection.execute(_INSERT_AMENDMENT, self._amendment_row(connection, record))
             case Outcome():

@@ -7,10 +7,11 @@ import { cost, isUnknown } from "../tables.js";
 
 /** Draw the cards. */
 export function showKpis({ month: { sums, previous }, budgets }) {
+  const spent = isUnknown(sums) ? null : sums.total_usd;
   replace(
     byId("kpis"),
     card("Spend this month", cost(sums), "", [
-      compared(isUnknown(sums) ? null : sums.total_usd, previous.total_usd, "by this time last month"),
+      compared(spent, previous.total_usd, "by this time last month"),
       isSome(sums.estimated_cost_usd) ? `${usd(sums.estimated_cost_usd)} of it estimated` : null,
     ]),
     unitCard("Cost per call", sums.cost_per_call_usd, previous.cost_per_call_usd, [

@@ -23,6 +23,6 @@ export function showOutcomes({ outcomes }) {
         number(whole(outcome.count)),
       ),
     ),
-    "No errors, retries or refusals. Good.",
+    "No errors, retries or refusals in these 30 days.",
   );
 }

@@ -1,0 +1,1259 @@
+"""The SQLite store: opened safely, exact sums, tags that stay data, amendments everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rows import NOON, an_event, an_outcome, opened, stored
+
+from costmw import Budget, Config, Meter
+from costmw.errors import ConfigError, StoreBusy, StoreError
+from costmw.events import Amendment, Price, Usage, UsageEvent, new_id
+from costmw.money import MAX_PICO
+from costmw.reports import Reports
+from costmw.store import sqlite as sqlite_module
+from costmw.store.base import DIMENSIONS, Query, Totals
+from costmw.store.sqlite import SqliteStore, path_of
+
+ALL_TIME = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "llmcost.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    with opened(path) as store:
+        yield store
+
+
+def totals(store: SqliteStore, *group_by: str, **options: Any) -> dict[Any, Totals]:
+    with store.snapshot() as snapshot:
+        return snapshot.totals(Query(*ALL_TIME, group_by=group_by, **options))
+
+
+def view_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of `llm_usage_events`, as any tool would read them."""
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute("SELECT * FROM llm_usage_events")]
+    finally:
+        connection.close()
+
+
+def run_processes(count: int, code: str, *arguments: str) -> list[str]:
+    """Run a program in several processes that begin at one moment; gives what they print."""
+    gate = (
+        "import sys; print('ready', flush=True); sys.stdin.readline()\n"
+        "from costmw import Config\nfrom costmw.store.sqlite import SqliteStore\n"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", gate + code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        return [worker.communicate("go\n", timeout=60)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+class TestUrl:
+    """Which URLs name a file, and what is said about the others."""
+
+    @pytest.mark.parametrize(
+        ("url", "path"),
+        [
+            ("sqlite:///llmcost.db", "llmcost.db"),
+            ("sqlite:///data/llmcost.db", "data/llmcost.db"),
+            ("sqlite:////var/lib/llmcost.db", "/var/lib/llmcost.db"),
+            ("sqlite:///my%20costs.db", "my costs.db"),
+            ("sqlite:///caf%C3%A9.db", "café.db"),
+        ],
+    )
+    def test_three_slashes_are_relative_and_four_absolute(self, url: str, path: str) -> None:
+        assert Path(path) == path_of(url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://user@host/db",
+            "mysql:///x",
+            "llmcost.db",
+            "/var/lib/llmcost.db",
+            "sqlite:",
+            "sqlite://",
+            "sqlite:///",
+            "sqlite:llmcost.db",
+            "sqlite:/var/lib/llmcost.db",
+            "sqlite://host/llmcost.db",
+            "sqlite:///llmcost.db?mode=ro",
+            "sqlite:///llm#cost.db",
+            "sqlite:///:memory:",
+            "sqlite:///a%00b.db",
+            " sqlite:///llmcost.db",
+        ],
+    )
+    def test_any_other_url_is_refused_with_one_that_works(self, url: str) -> None:
+        with pytest.raises(ConfigError, match="store is .*sqlite:///") as error:
+            Meter(url)
+        assert repr(url) in str(error.value)
+
+    def test_no_store_at_all_is_refused_with_one_that_works(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("COSTMW_STORE", raising=False)
+        with pytest.raises(ConfigError, match="no store.*sqlite:///.*COSTMW_STORE"):
+            Meter()
+
+    def test_a_relative_file_stays_where_the_app_was_started(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path)
+        store = SqliteStore("sqlite:///llmcost.db", Config())
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store.open()
+        store.close()
+
+        assert (tmp_path / "llmcost.db").is_file()
+        assert [] == os.listdir(tmp_path / "elsewhere")
+
+    def test_a_file_with_odd_characters_in_its_name_is_that_file(self, tmp_path: Path) -> None:
+        store = SqliteStore(f"sqlite:///{tmp_path}/a%3Fb%23c%25d%20%C3%A9.db", Config())
+        store.open()
+        store.write([an_event()])
+        assert 1 == len(stored(store))
+        store.close()
+
+        assert (tmp_path / "a?b#c%d é.db").is_file()
+
+
+class TestOpening:
+    """What can be wrong with a file is one clear error at the start."""
+
+    def refused(self, path: Path) -> str:
+        with pytest.raises(StoreError) as error, opened(path):
+            pass
+        return str(error.value)
+
+    def test_a_directory_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        said = self.refused(tmp_path / "none" / "llmcost.db")
+
+        assert f"the directory {tmp_path}/none does not exist; make it" in said
+        assert [] == list(tmp_path.iterdir())
+
+    def test_a_directory_in_place_of_the_file_is_named(self, tmp_path: Path) -> None:
+        said = self.refused(tmp_path)
+
+        assert f"{tmp_path} is a directory; name a file" in said
+
+    def test_a_place_where_nothing_can_be_made_is_named(self) -> None:
+        said = self.refused(Path("/proc/llmcost.db"))
+
+        assert "the directory /proc must be writable" in said
+
+    @pytest.mark.parametrize("size", [40, 100_000])
+    def test_a_file_that_is_no_database_is_left_as_it_was(self, path: Path, size: int) -> None:
+        content = (b"Dear diary, " * size)[:size]
+        path.write_bytes(content)
+
+        assert "not an SQLite database; move it away or name another file" in self.refused(path)
+        assert content == path.read_bytes()
+
+    @pytest.mark.parametrize(
+        "table", ["CREATE TABLE invoices (n)", "CREATE TABLE settings (key, value)"]
+    )
+    def test_a_database_of_something_else_is_left_as_it_was(self, path: Path, table: str) -> None:
+        connection = sqlite3.connect(path)
+        connection.execute(table)
+        connection.close()
+        content = path.read_bytes()
+
+        said = self.refused(path)
+
+        assert f"a database of something else (it has a table {table.split()[2]})" in said
+        assert "give costmw a file of its own" in said
+        assert content == path.read_bytes()
+
+    def test_a_database_with_migrations_of_something_else_is_left_as_it_was(
+        self, path: Path
+    ) -> None:
+        from sqlite_utils import Database
+        from sqlite_utils.migrations import Migrations
+
+        steps = Migrations("diary")
+
+        @steps(name="pages")
+        def pages(db: Database) -> None:
+            db.execute("CREATE TABLE pages (n)")
+
+        connection = sqlite3.connect(path)
+        steps.apply(Database(connection))
+        connection.close()
+        content = path.read_bytes()
+
+        assert "a database of something else" in self.refused(path)
+        assert content == path.read_bytes()
+
+    def test_a_damaged_file_is_named(self, path: Path) -> None:
+        with opened(path) as store:
+            store.write([an_event() for _ in range(50)])
+        with path.open("r+b") as file:
+            file.seek(100)
+            file.write(b"\xff" * 4096)
+
+        assert "damaged; restore a backup or move it away" in self.refused(path)
+
+    def test_an_empty_file_becomes_a_store(self, path: Path) -> None:
+        path.touch()
+        with opened(path) as store:
+            store.write([an_event()])
+            assert 1 == len(stored(store))
+
+    def test_a_file_that_another_program_holds_is_busy(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite_module, "BUSY_TIMEOUT", 0.01)
+        with opened(path) as store:
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StoreBusy, match="locked by another process"):
+                store.write([an_event()])
+            other.execute("ROLLBACK")
+            other.close()
+            store.write([an_event()])
+            assert 1 == len(stored(store))
+
+    def test_opening_waits_for_a_lock_that_is_never_released_only_so_long(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import fcntl
+
+        monkeypatch.setattr(sqlite_module, "BUSY_TIMEOUT", 0.05)
+        with opened(path), Path(f"{path}.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(StoreBusy, match="locked by another process"), opened(path):
+                pass
+        with opened(path):
+            pass
+
+    def test_nothing_is_made_before_the_store_is_opened(self, tmp_path: Path) -> None:
+        store = SqliteStore(f"sqlite:///{tmp_path}/llmcost.db", Config())
+        store.close()
+
+        assert [] == list(tmp_path.iterdir())
+
+    def test_a_store_that_was_not_opened_opens_at_the_first_write_or_question(
+        self, path: Path, tmp_path: Path
+    ) -> None:
+        writing = SqliteStore(f"sqlite:///{path}", Config())
+        writing.write([an_event()])
+        writing.close()
+        reading = SqliteStore(f"sqlite:///{path}", Config())
+
+        assert 1 == len(stored(reading))
+        reading.close()
+        new = SqliteStore(f"sqlite:///{tmp_path}/new.db", Config())
+        assert [] == stored(new)
+        new.close()
+
+    def test_a_closed_store_can_be_used_again(self, path: Path) -> None:
+        with opened(path) as store:
+            for n in range(3):
+                store.write([an_event()])
+                store.close()
+                assert n + 1 == len(stored(store))
+
+    def test_commits_reach_the_disk_unless_traded_away(self, path: Path) -> None:
+        for durability, synchronous in (("commit", 2), ("process", 1), ("async", 1)):
+            with opened(path, durability=durability) as store:
+                connection = store._connected()
+                assert synchronous == connection.execute("PRAGMA synchronous").fetchone()[0]
+                assert "wal" == connection.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+class TestMigrations:
+    def test_ten_processes_open_a_new_file_at_one_moment(self, path: Path) -> None:
+        code = """
+from rows import an_event
+store = SqliteStore(sys.argv[1], Config())
+store.open()
+store.write([an_event(tags={"tenant": "acme"})])
+store.close()
+print("done")
+"""
+        code = f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + code
+
+        said = run_processes(10, code, f"sqlite:///{path}")
+
+        assert ["done\n"] * 10 == said
+        with opened(path) as store:
+            assert {("acme",): 10} == {
+                group: sums.calls for group, sums in totals(store, "tag:tenant").items()
+            }
+            connection = store._connected()
+            names = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
+            assert ["ledger"] == names
+            assert 1 == connection.execute("SELECT count(*) FROM tag_sets").fetchone()[0]
+
+    def test_a_migration_that_fails_leaves_nothing_behind(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from costmw.store import migrations
+
+        with monkeypatch.context() as broken:
+            broken.setattr(migrations, "SCHEMA", migrations.SCHEMA + "CREATE TABLE broken (;\n")
+            with pytest.raises(StoreError, match="syntax error"), opened(path):
+                pass
+        connection = sqlite3.connect(path)
+        assert not connection.execute("SELECT * FROM sqlite_master WHERE name = 'tags'").fetchone()
+        connection.close()
+
+        with opened(path) as store:
+            store.write([an_event()])
+            assert 1 == len(stored(store))
+
+    def test_the_additions_of_a_newer_version_are_tolerated(self, path: Path) -> None:
+        with opened(path) as store:
+            store.write([an_event(1, tags={"tenant": "a"})])
+        newer = sqlite3.connect(path)
+        newer.executescript(
+            """
+            ALTER TABLE usage_events ADD COLUMN region TEXT;
+            ALTER TABLE amendments ADD COLUMN author TEXT DEFAULT 'nobody';
+            ALTER TABLE tag_sets ADD COLUMN first_seen INTEGER NOT NULL DEFAULT 0;
+            CREATE TABLE rollups (hour INTEGER, calls INTEGER);
+            CREATE INDEX usage_events_by_region ON usage_events (region);
+            INSERT INTO _sqlite_migrations (migration_set, name, applied_at)
+            VALUES ('costmw', 'rollups', '2030-01-01');
+            """
+        )
+        newer.close()
+
+        with opened(path) as store:
+            event = an_event(2, tags={"tenant": "b"})
+            store.write([event, Amendment(event_id=event.id, reason="x", cost_pico_usd=5)])
+            assert [1, 7] == [e.price.cost_pico_usd for e in stored(store)]
+            assert {("a",): 1, ("b",): 7} == {
+                group: sums.cost_pico_usd for group, sums in totals(store, "tag:tenant").items()
+            }
+
+
+class TestTimeZone:
+    def test_a_new_store_counts_in_utc(self, store: SqliteStore) -> None:
+        assert "UTC" == store.time_zone.key
+
+    def test_the_zone_that_a_store_is_made_with_stays(self, path: Path) -> None:
+        with opened(path, time_zone="Europe/Berlin") as store:
+            assert "Europe/Berlin" == store.time_zone.key
+        with opened(path) as store:
+            assert "Europe/Berlin" == store.time_zone.key
+        with opened(path, time_zone="Europe/Berlin") as store:
+            assert "Europe/Berlin" == store.time_zone.key
+
+    def test_another_zone_is_refused_by_name(self, path: Path) -> None:
+        with opened(path):
+            pass
+        with (
+            pytest.raises(StoreError, match="days in UTC, and time_zone asks for Asia/Tokyo"),
+            opened(path, time_zone="Asia/Tokyo"),
+        ):
+            pass
+
+    def test_closing_does_not_change_the_zone(self, path: Path) -> None:
+        with opened(path, time_zone="Asia/Tokyo"):
+            pass
+        store = SqliteStore(f"sqlite:///{path}", Config())
+        store.open()
+        store.close()
+
+        assert "Asia/Tokyo" == store.time_zone.key
+
+
+class TestFingerprintKey:
+    def test_the_key_is_kept_beside_the_store_for_its_owner_alone(
+        self, path: Path, store: SqliteStore
+    ) -> None:
+        key = store.fingerprint_key()
+
+        assert 32 == len(key)
+        assert key == store.fingerprint_key() == Path(f"{path}.key").read_bytes()
+        assert 0o600 == stat.S_IMODE(os.stat(f"{path}.key").st_mode)
+
+    def test_ten_processes_that_ask_at_one_moment_get_one_key(self, path: Path) -> None:
+        code = """
+store = SqliteStore(sys.argv[1], Config())
+print(store.fingerprint_key().hex())
+store.close()
+"""
+        for n in range(3):
+            said = run_processes(10, code, f"sqlite:///{path}{n}")
+            assert 1 == len(set(said)), said
+            assert 65 == len(said[0])
+
+    def test_a_damaged_key_is_named(self, path: Path, store: SqliteStore) -> None:
+        Path(f"{path}.key").write_bytes(b"short")
+        with pytest.raises(StoreError, match=r"llmcost\.db\.key is damaged: remove it"):
+            store.fingerprint_key()
+
+    def test_a_key_that_cannot_be_read_is_named(self, path: Path, store: SqliteStore) -> None:
+        Path(f"{path}.key").mkdir()
+        with pytest.raises(StoreError, match=r"llmcost\.db\.key"):
+            store.fingerprint_key()
+
+    def test_a_key_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        store = SqliteStore(f"sqlite:///{tmp_path}/none/llmcost.db", Config())
+        with pytest.raises(StoreError, match=r"llmcost\.db"):
+            store.fingerprint_key()
+
+
+class TestEvents:
+    def test_an_event_reads_as_it_was_written(self, store: SqliteStore) -> None:
+        full = an_event(
+            created_at=datetime(2026, 3, 17, 12, 30, 15, 999_999, tzinfo=UTC),
+            operation="embeddings",
+            api="openai.embeddings",
+            provider="openai",
+            request_model="a",
+            response_model="b",
+            usage=Usage(2**40, 7, 6, 5, 4, {"web_searches": 3, "cache_write_5m_tokens": 5}),
+            price=Price(123, "override", "override b", {"input_mtok": "0.25"}),
+            status="estimated",
+            reason="worked out",
+            tags={"tenant": "acme", "ключ": "价值"},
+            request_id=new_id(),
+            first_in_request=True,
+            latency_ms=1500,
+            time_to_first_chunk_ms=0,
+            api_key_id="0123456789abcdef",
+            response_id="resp_1",
+            trace_id="f" * 32,
+        )
+        bare = an_event(
+            None,
+            provider=None,
+            request_model=None,
+            response_model=None,
+            usage=Usage(),
+            status="unmetered",
+        )
+        store.write([full, bare])
+
+        assert [full, bare] == stored(store)
+        with store.snapshot() as snapshot:
+            assert full == snapshot.event(full.id, scope={})
+            assert bare == snapshot.event(bare.id, scope={})
+            assert snapshot.event(new_id(), scope={}) is None
+
+    def test_an_event_that_is_there_already_is_skipped(self, store: SqliteStore) -> None:
+        event = an_event(5, tags={"tenant": "a"})
+        store.write([event, event, an_event(6)])
+        store.write([event])
+        store.write([an_event(99, id=event.id, tags={"tenant": "b"})])
+
+        assert [5, 6] == [e.price.cost_pico_usd for e in stored(store)]
+        assert {("a",): 1, (None,): 1} == {
+            group: sums.calls for group, sums in totals(store, "tag:tenant").items()
+        }
+
+    def test_an_amendment_that_is_there_already_is_skipped(self, store: SqliteStore) -> None:
+        event = an_event(5)
+        amendment = Amendment(event_id=event.id, reason="more", cost_pico_usd=3)
+        store.write([event, amendment, amendment])
+        store.write([amendment])
+
+        assert 8 == totals(store)[()].cost_pico_usd
+
+    def test_events_are_given_newest_first_and_page_by_page(self, store: SqliteStore) -> None:
+        events = [an_event(n) for n in range(25)]
+        store.write(events)
+        seen: list[UsageEvent] = []
+        before = None
+        with store.snapshot() as snapshot:
+            while page := snapshot.events(scope={}, limit=10, before=before):
+                seen += [event for _, event in page]
+                before = page[-1][0]
+
+        assert events[::-1] == seen
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            an_event(operation=None),
+            an_event(id="no uuid"),
+            an_event(created_at=datetime(2026, 1, 1)),  # noqa: DTZ001
+            an_event(2**63),
+            an_event(latency_ms="fast"),
+            an_event(provider=object()),
+            an_event(response_id="\ud800"),
+            an_event(tags={"a": None}),
+            an_event(usage=Usage(detail={"a": object()})),  # type: ignore[dict-item]
+            Amendment(event_id=new_id(), reason=None),  # type: ignore[arg-type]
+            Amendment(event_id=new_id(), reason="x", input_tokens=None),  # type: ignore[arg-type]
+            an_outcome(None),  # type: ignore[arg-type]
+        ],
+        ids=lambda record: type(record).__name__,
+    )
+    def test_a_record_that_cannot_be_stored_is_told_from_a_store_that_cannot_be_written(
+        self, store: SqliteStore, record: Any
+    ) -> None:
+        good = an_event()
+        with pytest.raises(Exception) as error:
+            store.write([good, record])
+        assert not isinstance(error.value, StoreError)
+        assert [] == stored(store)
+
+        store.write([good])
+        assert [good] == stored(store)
+
+    def test_a_transaction_that_fails_leaves_no_ids_behind(self, store: SqliteStore) -> None:
+        event = an_event(tags={"tenant": "new"})
+        with pytest.raises(OverflowError):
+            store.write([event, an_event(2**63)])
+        store.write([an_event(tags={"tenant": "other"})])
+        store.write([event])
+
+        assert {("other",): 1, ("new",): 1} == {
+            group: sums.calls for group, sums in totals(store, "tag:tenant").items()
+        }
+
+    def test_tag_sets_and_prices_are_stored_once(self, store: SqliteStore) -> None:
+        price = Price(1, "list", "ref", {"input_mtok": "1"})
+        store.write([an_event(tags={"a": "1", "b": str(n % 2)}, price=price) for n in range(50)])
+        store.close()
+        store.write([an_event(tags={"b": "0", "a": "1"}, price=price)])
+        connection = store._connected()
+
+        assert 2 == connection.execute("SELECT count(*) FROM tag_sets").fetchone()[0]
+        assert 1 == connection.execute("SELECT count(*) FROM prices").fetchone()[0]
+
+    def test_more_tag_sets_than_are_remembered_are_still_right(
+        self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("costmw.store.sqlite_write.INTERNED_AT_MOST", 3)
+        for _ in range(2):
+            store.write([an_event(tags={"user": str(n)}) for n in range(10)])
+
+        assert {(str(n),): 2 for n in range(10)} == {
+            group: sums.calls for group, sums in totals(store, "tag:user").items()
+        }
+
+    def test_a_store_whose_file_is_taken_away_goes_on_in_a_new_one(self, path: Path) -> None:
+        with opened(path) as store:
+            store.write([an_event(1, tags={"tenant": "acme"})])
+            for file in path.parent.glob("llmcost.db*"):
+                file.unlink()
+            store.write([an_event(2, tags={"tenant": "acme"})])
+
+            assert [2] == [event.price.cost_pico_usd for event in stored(store)]
+            assert {("acme",): 1} == {k: v.calls for k, v in totals(store, "tag:tenant").items()}
+        with opened(path) as store:
+            assert [2] == [event.price.cost_pico_usd for event in stored(store)]
+
+    def test_a_store_whose_file_is_replaced_goes_on_in_that_one(
+        self, path: Path, tmp_path: Path
+    ) -> None:
+        with opened(tmp_path / "backup.db") as backup:
+            backup.write([an_event(1, tags={"tenant": "old"})])
+        with opened(path) as store:
+            store.write([an_event(2, tags={"tenant": "acme"})])
+            shutil.move(tmp_path / "backup.db", path)
+            store.write([an_event(3, tags={"tenant": "acme"})])
+
+            assert [1, 3] == [event.price.cost_pico_usd for event in stored(store)]
+
+
+HOSTILE = [
+    "a.b",
+    "a'b",
+    'a"b',
+    "$",
+    "$.tenant",
+    "%",
+    "_",
+    "[0]",
+    "a\\b",
+    "a\nb",
+    "`a`",
+    "--",
+    "; DROP TABLE usage_events; --",
+    "' OR 1=1 --",
+    "') OR ('1'='1",
+    "?",
+    ":name",
+    "?1",
+    "e.id",
+    "NULL",
+    "(missing)",
+    "\N{SNOWMAN}\N{GRINNING FACE}",
+    "\u202eevil\u202c",
+    "עברית",
+    "e\u0301",
+    "\u00e9",
+    "\ufffd",
+    "tag:tenant",
+    "tag:",
+    "",
+    " ",
+    "0",
+    "true",
+]
+
+
+class TestTags:
+    @pytest.mark.parametrize("key", HOSTILE)
+    def test_any_key_and_value_groups_and_filters_right(
+        self, store: SqliteStore, key: str
+    ) -> None:
+        store.write([an_event(1, tags={key: value}) for value in HOSTILE])
+        store.write([an_event(1000, tags={f"{key}x": "a"}), an_event(1000)])
+
+        grouped = {k: v.cost_pico_usd for k, v in totals(store, f"tag:{key}").items()}
+        assert {(None,): 2000} | {(value,): 1 for value in HOSTILE} == grouped
+        for value in HOSTILE:
+            assert 1 == totals(store, where={key: value})[()].calls
+            assert 1 == totals(store, scope={key: value})[()].calls
+            assert 0 == totals(store, where={key: value + "x"})[()].calls
+        with store.snapshot() as snapshot:
+            assert sorted([key, f"{key}x"]) == snapshot.tag_keys(scope={})
+            assert [{key: "$.tenant"}] == [
+                dict(event.tags) for _, event in snapshot.events(scope={key: "$.tenant"}, limit=9)
+            ]
+
+    @given(
+        st.lists(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4), max_size=8),
+        st.text(max_size=8),
+    )
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    def test_any_text_is_a_tag(
+        self, tmp_path: Path, tag_sets: list[dict[str, str]], key: str
+    ) -> None:
+        from collections import Counter
+
+        key = next((k for tags in tag_sets for k in tags), key)
+        with opened(tmp_path / f"{new_id()}.db", durability="async") as store:
+            store.write([an_event(tags=tags) for tags in tag_sets])
+
+            assert tag_sets == [event.tags for event in stored(store)]
+            assert Counter(tags.get(key) for tags in tag_sets) == {
+                group[0]: sums.calls for group, sums in totals(store, f"tag:{key}").items()
+            }
+
+    def test_tags_are_never_part_of_a_statement(self, store: SqliteStore) -> None:
+        statements: list[str] = []
+        key, value = "needle'\"key", "needle'\"value"
+        store.write([an_event(tags={key: value})])
+        with store.snapshot() as snapshot:
+            snapshot._connection.set_trace_callback(None)
+            original = snapshot._connection
+
+            class Watched:
+                def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+                    statements.append(sql)
+                    return original.execute(sql, *rest)
+
+            snapshot._connection = Watched()  # type: ignore[assignment]
+            query = Query(
+                *ALL_TIME, group_by=(f"tag:{key}",), scope={key: value}, where={key: value}
+            )
+            assert 1 == snapshot.totals(query)[value,].calls
+            assert 1 == len(snapshot.events(scope={key: value}, limit=1))
+            snapshot.tag_keys(scope={key: value})
+            snapshot.outcomes(*ALL_TIME, scope={key: value})
+
+        assert len(statements) >= 5
+        assert not any("needle" in sql for sql in statements)
+
+    @pytest.mark.parametrize("name", ["e.id", "seq", "1; --", "", "tags", "bucket", "Model"])
+    def test_what_cannot_be_grouped_by_is_refused_with_what_can(
+        self, store: SqliteStore, name: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"cannot group by .*model, provider.*tag:<key>"):
+            totals(store, name)
+
+    def test_combinations_of_tags_and_columns_group_right(self, store: SqliteStore) -> None:
+        store.write(
+            [
+                an_event(n, provider=p, tags={"a": a, "b": b} if b else {"a": a})
+                for n, (p, a, b) in enumerate(
+                    [("x", "1", "1"), ("x", "1", "2"), ("y", "1", "1"), ("x", "1", "1")]
+                    + [(None, "2", None)]
+                )
+            ]
+        )
+
+        found = totals(store, "tag:b", "provider", "tag:a")
+        assert {
+            ("1", "x", "1"): 0 + 3,
+            ("2", "x", "1"): 1,
+            ("1", "y", "1"): 2,
+            (None, None, "2"): 4,
+        } == {group: sums.cost_pico_usd for group, sums in found.items()}
+
+    def test_rows_can_be_grouped_by_every_dimension(self, store: SqliteStore) -> None:
+        store.write([an_event(api_key_id="k"), an_event(None, status="unmetered")])
+
+        found = {name: {group[0] for group in totals(store, name)} for name in DIMENSIONS}
+        assert {
+            "model": {"gpt-5-mini"},
+            "provider": {"openai"},
+            "operation": {"chat"},
+            "status": {"ok", "unmetered"},
+            "cost_source": {"list", "none"},
+            "api_key_id": {"k", None},
+        } == found
+
+
+class TestSums:
+    def test_sums_beyond_64_bits_are_exact(self, store: SqliteStore) -> None:
+        costs = [MAX_PICO - n for n in range(500)]
+        store.write([an_event(cost, request_id=new_id()) for cost in costs])
+        store.write([an_event(cost, status="estimated") for cost in costs])
+
+        sums = totals(store)[()]
+        assert sum(costs) == sums.cost_pico_usd == sums.estimated_cost_pico_usd
+        assert sum(costs) == sums.cost_in_requests_pico_usd
+        assert sum(costs) > 2**71
+        by_day = totals(store, "model", buckets=ALL_TIME[:1])
+        assert sum(costs) == by_day[0, "gpt-5-mini"].cost_pico_usd
+
+    @given(st.lists(st.tuples(st.integers(0, MAX_PICO), st.integers(-MAX_PICO, MAX_PICO))))
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    def test_any_amounts_and_corrections_sum_exactly(
+        self, tmp_path: Path, amounts: list[tuple[int, int]]
+    ) -> None:
+        with opened(tmp_path / f"{new_id()}.db", durability="async") as store:
+            for cost, delta in amounts:
+                event = an_event(cost)
+                store.write(
+                    [event, Amendment(event_id=event.id, reason="x", cost_pico_usd=delta)]
+                )
+
+            assert sum(map(sum, amounts)) == totals(store)[()].cost_pico_usd
+            assert [sum(pair) for pair in amounts] == [
+                event.price.cost_pico_usd for event in stored(store)
+            ]
+
+    def test_a_cost_that_is_not_known_is_counted_and_never_zero(self, store: SqliteStore) -> None:
+        store.write([an_event(None), an_event(None, status="incomplete"), an_event(0)])
+        unknown, incomplete, free = stored(store)
+
+        sums = totals(store)[()]
+        assert (3, 2, 0) == (sums.calls, sums.unpriced, sums.cost_pico_usd)
+        assert (1, 0) == (sums.incomplete, sums.flagged)
+        assert (None, None, 0) == (
+            unknown.price.cost_pico_usd,
+            incomplete.price.cost_pico_usd,
+            free.price.cost_pico_usd,
+        )
+
+    def test_tokens_that_are_not_known_stay_unknown(self, store: SqliteStore) -> None:
+        store.write([an_event(usage=Usage(None, 5)), an_event(usage=Usage(7, None))])
+
+        assert [(None, 5), (7, None)] == [
+            (event.usage.input_tokens, event.usage.output_tokens) for event in stored(store)
+        ]
+        sums = totals(store)[()]
+        assert (7, 5) == (sums.input_tokens, sums.output_tokens)
+
+    def test_exact_and_estimated_money_are_summed_apart(self, store: SqliteStore) -> None:
+        store.write(
+            [
+                an_event(1),
+                an_event(10, status="estimated"),
+                an_event(100, status="incomplete"),
+                an_event(1000, reason="leaves something out", request_id=new_id()),
+                an_event(10_000, status="estimated", request_id=new_id(), first_in_request=True),
+            ]
+        )
+
+        sums = totals(store)[()]
+        assert (1001, 10_110) == (sums.cost_pico_usd, sums.estimated_cost_pico_usd)
+        assert (11_000, 1) == (sums.cost_in_requests_pico_usd, sums.requests)
+        assert (1, 3) == (sums.flagged, sums.incomplete)
+
+    def test_start_is_inclusive_and_stop_exclusive_to_the_microsecond(
+        self, store: SqliteStore
+    ) -> None:
+        tick = timedelta(microseconds=1)
+        store.write([an_event(n, created_at=NOON + (n - 2) * tick) for n in range(1, 6)])
+
+        with store.snapshot() as snapshot:
+            found = snapshot.totals(Query(NOON, NOON + 2 * tick))
+            split = snapshot.totals(
+                Query(NOON, NOON + 3 * tick, buckets=(NOON, NOON + tick, NOON + 2 * tick))
+            )
+        assert 2 + 3 == found[()].cost_pico_usd
+        assert {(0,): 2, (1,): 3, (2,): 4} == {k: v.cost_pico_usd for k, v in split.items()}
+
+    def test_groups_without_rows_are_left_out(self, store: SqliteStore) -> None:
+        assert {} == totals(store, "model")
+        assert {} == totals(store, buckets=ALL_TIME[:1])
+        assert Totals() == totals(store).get((), Totals())
+
+    def test_many_buckets_are_within_the_limits_of_any_sqlite(self, store: SqliteStore) -> None:
+        store.write([an_event(1), an_event(2, created_at=NOON + timedelta(days=900))])
+        hours = tuple(NOON + timedelta(hours=n) for n in range(24 * 1000))
+        with store.snapshot() as snapshot:
+            snapshot._connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+            found = snapshot.totals(Query(NOON, hours[-1], buckets=hours))
+
+        assert {(0,): 1, (24 * 900,): 2} == {k: v.cost_pico_usd for k, v in found.items()}
+
+
+class TestAmendments:
+    """What is corrected later shows wherever money is told."""
+
+    def amended(self, store: SqliteStore, event: UsageEvent, **changes: Any) -> UsageEvent:
+        store.write([Amendment(event_id=event.id, reason="a correction", **changes)])
+        with store.snapshot() as snapshot:
+            found = snapshot.event(event.id, scope={})
+        assert found is not None
+        assert [found] == [e for e in stored(store) if e.id == event.id]
+        return found
+
+    def test_an_event_without_a_cost_gets_one(self, store: SqliteStore, path: Path) -> None:
+        event = an_event(None, tags={"tenant": "acme"}, request_id=new_id())
+        store.write([event, an_event(5, tags={"tenant": "acme"})])
+        price = Price(70, "override", "override x", {"input_mtok": "0.7"})
+
+        found = self.amended(store, event, price=price, cost_pico_usd=70, unpriced=-1)
+
+        assert price == found.price
+        assert "a correction" == found.reason
+        sums = totals(store, "tag:tenant")["acme",]
+        assert (2, 0, 75) == (sums.calls, sums.unpriced, sums.cost_pico_usd)
+        assert 70 == sums.cost_in_requests_pico_usd
+        assert {("override",): 70, ("list",): 5} == {
+            group: sums.cost_pico_usd for group, sums in totals(store, "cost_source").items()
+        }
+        assert "0.000000000070" == view_of(path)[0]["cost_usd"]
+
+    def test_a_cost_that_turns_out_unknown_is_taken_back(
+        self, store: SqliteStore, path: Path
+    ) -> None:
+        event = an_event(None)
+        store.write([event])
+        self.amended(store, event, cost_pico_usd=70, unpriced=-1)
+        found = self.amended(
+            store, event, cost_pico_usd=-70, unpriced=1, price=Price(None, "none")
+        )
+
+        assert found.price.cost_pico_usd is None
+        assert (1, 0) == (totals(store)[()].unpriced, totals(store)[()].cost_pico_usd)
+        assert view_of(path)[0]["cost_usd"] is None
+
+        priced = an_event(9)
+        store.write([priced])
+        assert self.amended(store, priced, cost_pico_usd=-9, unpriced=1).price.cost_pico_usd is None
+        assert view_of(path)[1]["cost_usd"] is None
+        assert 2 == totals(store)[()].unpriced
+
+    def test_an_incomplete_event_becomes_exact(self, store: SqliteStore, path: Path) -> None:
+        event = an_event(40, status="incomplete", usage=Usage(100, None), tags={"tenant": "acme"})
+        store.write([event])
+
+        found = self.amended(
+            store,
+            event,
+            status="ok",
+            cost_pico_usd=55,
+            estimated_cost_pico_usd=-40,
+            output_tokens=30,
+            cache_read_input_tokens=7,
+            reasoning_output_tokens=3,
+        )
+
+        assert ("ok", 55) == (found.status, found.price.cost_pico_usd)
+        assert Usage(100, 30, 7, 0, 3) == found.usage
+        sums = totals(store)[()]
+        assert (55, 0, 0) == (sums.cost_pico_usd, sums.estimated_cost_pico_usd, sums.incomplete)
+        assert (100, 30, 7, 3) == (
+            sums.input_tokens,
+            sums.output_tokens,
+            sums.cache_read_input_tokens,
+            sums.reasoning_output_tokens,
+        )
+        assert {("ok",): 55} == {k: v.cost_pico_usd for k, v in totals(store, "status").items()}
+        row = view_of(path)[0]
+        assert ("0.000000000055", 100, 30) == (
+            row["cost_usd"],
+            row["input_tokens"],
+            row["output_tokens"],
+        )
+
+    def test_a_status_is_counted_once_however_often_it_is_amended(
+        self, store: SqliteStore
+    ) -> None:
+        settled, doubted, twice = (an_event(1, status=s) for s in ("incomplete", "ok", "ok"))
+        store.write([settled, doubted, twice])
+        self.amended(store, settled, status="ok")
+        self.amended(store, settled, status="ok", cost_pico_usd=1)
+        self.amended(store, settled, cost_pico_usd=1)
+        self.amended(store, doubted, status="estimated")
+        self.amended(store, twice, status="estimated")
+        self.amended(store, twice, status="ok")
+
+        assert 1 == totals(store)[()].incomplete
+        assert {("ok",): 2, ("estimated",): 1} == {
+            group: sums.calls for group, sums in totals(store, "status").items()
+        }
+        assert {("ok",): 0, ("estimated",): 1} == {
+            group: sums.incomplete for group, sums in totals(store, "status").items()
+        }
+
+    def test_corrections_add_up(self, store: SqliteStore, path: Path) -> None:
+        event = an_event(10**12)
+        store.write([event])
+        for delta in (1, -5, -(10**12), 3):
+            found = self.amended(store, event, cost_pico_usd=delta)
+
+        assert -1 == found.price.cost_pico_usd == totals(store)[()].cost_pico_usd
+        assert "-0.000000000001" == view_of(path)[0]["cost_usd"]
+
+    def test_an_amendment_may_come_before_its_event(self, store: SqliteStore) -> None:
+        event = an_event(5)
+        store.write([Amendment(event_id=event.id, reason="early", cost_pico_usd=2)])
+        assert 0 == totals(store)[()].cost_pico_usd
+
+        store.write([event])
+        assert 7 == totals(store)[()].cost_pico_usd
+        assert [7] == [e.price.cost_pico_usd for e in stored(store)]
+
+    def test_an_amendment_counts_in_the_period_of_its_event(self, store: SqliteStore) -> None:
+        event = an_event(5)
+        store.write([event])
+        self.amended(store, event, cost_pico_usd=2, at=NOON + timedelta(days=90))
+
+        with store.snapshot() as snapshot:
+            day = timedelta(days=1)
+            found = snapshot.totals(Query(NOON, NOON + day, buckets=(NOON, NOON + day / 2)))
+        assert {(0,): 7} == {group: sums.cost_pico_usd for group, sums in found.items()}
+
+    def test_budgets_see_amended_money(self, store: SqliteStore) -> None:
+        event = an_event(4 * 10**12, tags={"tenant": "acme"})
+        store.write([event])
+        self.amended(store, event, cost_pico_usd=-(10**12), estimated_cost_pico_usd=2 * 10**12)
+        budget = Budget("cap", limit="10", per="tenant", period="total")
+
+        (use,) = Reports(store, [budget]).budgets()
+
+        assert (Decimal(5), 0.5) == (use.spent_usd, use.used)
+
+    def test_amendments_do_not_count_calls_requests_or_latency_again(
+        self, store: SqliteStore
+    ) -> None:
+        event = an_event(1, request_id=new_id(), first_in_request=True, latency_ms=90)
+        store.write([event])
+        self.amended(store, event, cost_pico_usd=1)
+
+        sums = totals(store)[()]
+        assert (1, 1, 90, 1) == (sums.calls, sums.requests, sums.latency_ms, sums.timed)
+
+
+class TestView:
+    def test_the_view_has_the_columns_that_articles_name(
+        self, store: SqliteStore, path: Path
+    ) -> None:
+        event = an_event(
+            3_250_000_000,
+            created_at=datetime(2026, 3, 17, 12, 30, 15, 42, tzinfo=UTC),
+            request_model="asked",
+            response_model=None,
+            latency_ms=1500,
+            tags={"b": 'q"uote', "a": "é"},
+            api_key_id="k1",
+        )
+        store.write([event])
+
+        (row,) = view_of(path)
+        assert {
+            "id": event.id.hex,
+            "model": "asked",
+            "provider": "openai",
+            "input_tokens": 100,
+            "output_tokens": 10,
+            "cost_usd": "0.003250000000",
+            "latency_ms": 1500,
+            "tags": '{"a":"é","b":"q\\"uote"}',
+            "api_key_id": "k1",
+            "created_at": "2026-03-17T12:30:15.000042Z",
+        } == row
+        assert dict(event.tags) == json.loads(row["tags"])
+        assert event.created_at == datetime.fromisoformat(row["created_at"])
+
+    @pytest.mark.parametrize(
+        ("cost", "deltas", "text"),
+        [
+            (0, [], "0.000000000000"),
+            (1, [], "0.000000000001"),
+            (10**12, [], "1.000000000000"),
+            (MAX_PICO, [], "9223372.036854775807"),
+            (None, [], None),
+            (None, [0], None),
+            (5, [-5], "0.000000000000"),
+            (5, [-6], "-0.000000000001"),
+            (10**12, [-3 * 10**12, -1], "-2.000000000001"),
+            (10**12, [-(10**12) - 10**11], "-0.100000000000"),
+            (MAX_PICO, [MAX_PICO, 2], "18446744.073709551616"),
+            (0, [-MAX_PICO, -MAX_PICO, -2], "-18446744.073709551616"),
+        ],
+    )
+    def test_costs_are_exact_decimal_text(
+        self, store: SqliteStore, path: Path, cost: int | None, deltas: list[int], text: str | None
+    ) -> None:
+        event = an_event(cost)
+        amendments = [
+            Amendment(event_id=event.id, reason="x", cost_pico_usd=delta) for delta in deltas
+        ]
+        store.write([event, *amendments])
+
+        assert [text] == [row["cost_usd"] for row in view_of(path)]
+
+    def test_tokens_that_are_not_known_are_null_in_the_view(
+        self, store: SqliteStore, path: Path
+    ) -> None:
+        event = an_event(usage=Usage())
+        store.write([event, an_event(usage=Usage(0, 0))])
+        assert [(None, None), (0, 0)] == [
+            (row["input_tokens"], row["output_tokens"]) for row in view_of(path)
+        ]
+
+        store.write([Amendment(event_id=event.id, reason="x", input_tokens=5)])
+        assert [(5, None), (0, 0)] == [
+            (row["input_tokens"], row["output_tokens"]) for row in view_of(path)
+        ]
+
+
+class TestOutcomes:
+    HOUR = NOON.replace(minute=0)
+
+    def counted(self, store: SqliteStore, start: datetime, stop: datetime, **scope: str) -> Any:
+        with store.snapshot() as snapshot:
+            return {row.kind: row.count for row in snapshot.outcomes(start, stop, scope=scope)}
+
+    def test_outcomes_are_counted_by_the_hour(self, store: SqliteStore) -> None:
+        late = timedelta(minutes=59)
+        store.write([an_outcome("error"), an_outcome("error", at=NOON + late), an_outcome("retry")])
+        store.write([an_outcome("error"), an_outcome("error", at=NOON + timedelta(hours=1))])
+        connection = store._connected()
+
+        assert [(1, "error"), (1, "retry"), (3, "error")] == sorted(
+            connection.execute("SELECT count, kind FROM call_outcomes").fetchall()
+        )
+        assert {"error": 4, "retry": 1} == self.counted(store, *ALL_TIME)
+
+    def test_a_span_counts_from_its_first_hour_to_its_stop(self, store: SqliteStore) -> None:
+        store.write([an_outcome("error")])
+        tick = timedelta(microseconds=1)
+
+        assert {"error": 1} == self.counted(store, NOON + timedelta(minutes=59), ALL_TIME[1])
+        assert {} == self.counted(store, NOON + timedelta(hours=1), ALL_TIME[1])
+        assert {} == self.counted(store, ALL_TIME[0], NOON)
+        assert {"error": 1} == self.counted(store, ALL_TIME[0], NOON + tick)
+
+    def test_the_most_frequent_come_first_and_unknown_names_are_none(
+        self, store: SqliteStore
+    ) -> None:
+        from dataclasses import replace
+
+        store.write([an_outcome("retry"), an_outcome("error"), an_outcome("error")])
+        store.write([replace(an_outcome("refused"), provider=None, model=None)] * 3)
+
+        with store.snapshot() as snapshot:
+            rows = snapshot.outcomes(*ALL_TIME, scope={})
+        assert [("refused", None, None, 3)] == [
+            (row.kind, row.provider, row.model, row.count) for row in rows[:1]
+        ]
+        assert [3, 2, 1] == [row.count for row in rows]
+
+
+class TestScope:
+    """A reader that is confined to some tags sees the rows that have them all, and no more."""
+
+    def fill(self, store: SqliteStore) -> list[UsageEvent]:
+        tag_sets = [
+            {"tenant": "acme", "team": "a"},
+            {"tenant": "acme", "team": "b", "secret": "x"},
+            {"tenant": "other", "team": "a", "hidden": "y"},
+            {"team": "a"},
+            {},
+        ]
+        events = [an_event(10**n, tags=tags) for n, tags in enumerate(tag_sets)]
+        store.write(events)
+        store.write(
+            [Amendment(event_id=e.id, reason="x", cost_pico_usd=10**n) for n, e in enumerate(events)]
+        )
+        store.write([an_outcome(tags={"tenant": "acme"}), an_outcome(tags={"tenant": "other"})])
+        store.write([an_outcome(tags={})])
+        return events
+
+    @pytest.mark.parametrize(
+        ("scope", "seen"),
+        [
+            ({}, [0, 1, 2, 3, 4]),
+            ({"tenant": "acme"}, [0, 1]),
+            ({"tenant": "acme", "team": "a"}, [0]),
+            ({"team": "a"}, [0, 2, 3]),
+            ({"tenant": "nobody"}, []),
+            ({"tenant": ""}, []),
+            ({"no such key": "a"}, []),
+        ],
+    )
+    def test_every_answer_is_confined(
+        self, store: SqliteStore, scope: dict[str, str], seen: list[int]
+    ) -> None:
+        events = self.fill(store)
+        expected = sum(2 * 10**n for n in seen)
+
+        assert expected == totals(store, scope=scope)[()].cost_pico_usd
+        for name in ("tag:tenant", "tag:hidden", "model", "status"):
+            grouped = totals(store, name, scope=scope)
+            assert expected == sum(sums.cost_pico_usd for sums in grouped.values())
+            assert len(seen) == sum(sums.calls for sums in grouped.values())
+        by_time = totals(store, scope=scope, buckets=ALL_TIME[:1])
+        assert expected == sum(sums.cost_pico_usd for sums in by_time.values())
+        with store.snapshot() as snapshot:
+            assert [events[n].id for n in reversed(seen)] == [
+                event.id for _, event in snapshot.events(scope=scope, limit=100)
+            ]
+            assert [n in seen for n in range(5)] == [
+                snapshot.event(event.id, scope=scope) is not None for event in events
+            ]
+            assert sorted({key for n in seen for key in events[n].tags}) == snapshot.tag_keys(
+                scope=scope
+            )
+
+    def test_a_scope_and_a_question_both_confine(self, store: SqliteStore) -> None:
+        self.fill(store)
+
+        assert 2 == totals(store, scope={"tenant": "acme"}, where={"team": "a"})[()].cost_pico_usd
+        both = totals(store, scope={"tenant": "acme"}, where={"tenant": "other"})
+        assert 0 == both[()].calls
+
+    def test_outcomes_know_route_and_tenant_only(self, store: SqliteStore) -> None:
+        self.fill(store)
+        with store.snapshot() as snapshot:
+            counts = [
+                sum(row.count for row in snapshot.outcomes(*ALL_TIME, scope=scope))
+                for scope in ({}, {"tenant": "acme"}, {"team": "a"}, {"tenant": "acme", "team": "a"})
+            ]
+        assert [3, 1, 0, 0] == counts
+
+
+class TestSnapshots:
+    def test_a_snapshot_stays_as_it_was_while_writes_go_on(self, store: SqliteStore) -> None:
+        stop = threading.Event()
+        failures: list[BaseException] = []
+        written = threading.Semaphore(0)
+
+        def write() -> None:
+            try:
+                while not stop.is_set():
+                    event = an_event(7)
+                    store.write(
+                        [event, Amendment(event_id=event.id, reason="x", cost_pico_usd=-7)]
+                    )
+                    written.release()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for _ in range(30):
+                assert written.acquire(timeout=30)
+                with store.snapshot() as snapshot:
+                    position = snapshot.position()
+                    first = snapshot.totals(Query(*ALL_TIME))[()]
+                    for _ in range(2):
+                        assert written.acquire(timeout=30)
+                    assert first == snapshot.totals(Query(*ALL_TIME))[()]
+                    assert 0 == first.cost_pico_usd
+                    assert first.calls == len(snapshot.events(scope={}, limit=10**6))
+                    assert position == snapshot.position() == 2 * first.calls
+        finally:
+            stop.set()
+            thread.join()
+        assert [] == failures
+
+    def test_a_snapshot_is_of_the_moment_when_it_was_opened(self, store: SqliteStore) -> None:
+        store.write([an_event()])
+        with store.snapshot() as snapshot:
+            store.write([an_event()])
+            assert 1 == snapshot.totals(Query(*ALL_TIME))[()].calls
+        assert 2 == totals(store)[()].calls
+
+    def test_a_snapshot_cannot_write(self, store: SqliteStore) -> None:
+        with pytest.raises(StoreError, match="read-only"), store.snapshot() as snapshot:
+            snapshot._connection.execute("DELETE FROM usage_events")
+
+    def test_the_position_grows_with_every_event_and_amendment(self, store: SqliteStore) -> None:
+        def position() -> int:
+            with store.snapshot() as snapshot:
+                return snapshot.position()
+
+        positions = [position()]
+        event = an_event()
+        for record in (event, Amendment(event_id=event.id, reason="x"), an_event()):
+            store.write([record])
+            positions.append(position())
+
+        assert 4 == len(set(positions))
+        assert sorted(positions) == positions
+        store.write([event])
+        assert positions[-1] == position()
+
+    def test_errors_of_whoever_holds_a_snapshot_are_their_own(self, store: SqliteStore) -> None:
+        for error in (OSError(2, "gone"), ValueError("x"), sqlite3.OperationalError("theirs")):
+            with pytest.raises(type(error)) as caught, store.snapshot():
+                raise error
+            assert caught.value is error
+
+    def test_a_snapshot_of_a_damaged_file_says_so(self, path: Path) -> None:
+        with opened(path) as store:
+            store.write([an_event(tags={"n": str(n)}) for n in range(500)])
+            store.close()
+            content = bytearray(path.read_bytes())
+            content[4096:] = random.Random(1).randbytes(len(content) - 4096)
+            path.write_bytes(content)
+            with pytest.raises(StoreError, match="damaged; restore a backup"), store.snapshot() as s:
+                s.events(scope={}, limit=1000)
