@@ -152,18 +152,21 @@ class Replay:
         self._chance = random.Random(seed)
         self._transport = RecordedTransport(self._chance)
         self._client = self.meter.instrument(httpx2.Client(transport=self._transport))
+        # Servers of one's own are reached through OpenAI's SDK, whose class implies the API.
+        self._openai = self.meter.instrument(httpx2.Client(transport=self._transport), api="openai")
 
     def run(self, exchange: Exchange) -> list[UsageEvent]:
         """Replay one exchange; gives its new rows. The app must see the recorded bytes."""
         before = self._position()
         self._transport.exchange = exchange
-        request = self._client.build_request(
+        client = self._client if match_of(exchange) else self._openai
+        request = client.build_request(
             exchange.method,
             exchange.url,
             headers=exchange.request_headers,
             content=exchange.request_body or None,
         )
-        response = self._client.send(request, stream=True)
+        response = client.send(request, stream=True)
         seen = b"".join(response.iter_raw())
         response.close()
         if seen != exchange.body and b'"stream_options"' not in response.request.content:
@@ -181,17 +184,23 @@ class Replay:
 
     def close(self) -> None:
         self._client.close()
+        self._openai.close()
         self.meter.close()
+
+
+def match_of(exchange: Exchange, api: str | None = None) -> registry.Match | None:
+    """The format of an exchange, by its host and path, or by `api`."""
+    url = urlsplit(exchange.url)
+    port = f":{url.port}" if url.port else ""
+    return registry.match(exchange.method, f"{url.hostname}{port}", url.path, api)
 
 
 def api_of(exchange: Exchange) -> str:
     """Provider, API and form of an exchange, for the table."""
-    url = urlsplit(exchange.url)
-    port = f":{url.port}" if url.port else ""
-    found = registry.match(exchange.method, f"{url.hostname}{port}", url.path)
+    found = match_of(exchange) or match_of(exchange, "openai")
     if found is None:
-        return f"not an LLM call we know: {url.hostname}"
-    provider = found.provider.name if found.provider else "?"
+        return f"no LLM call: {urlsplit(exchange.url).hostname}"
+    provider = found.provider.name if found.provider else urlsplit(exchange.url).hostname
     return f"{provider} {found.format.api} {'streamed' if exchange.is_stream else 'plain'}"
 
 

@@ -19,6 +19,9 @@ from costmw.providers.base import Reading, StreamReader, WireFormat
 
 CUT_SHORT = "the body was not read to its end"
 
+_ENOUGH_TO_TELL = 6
+"""Bytes of a body that tell its framing where no content type does: the length of `event:`."""
+
 
 class BodyReader:
     """One body: decoding, framing and format put together. Never raises.
@@ -39,6 +42,7 @@ class BodyReader:
         self._headers = headers
         self._max_body_bytes = max_body_bytes
         self._framing: Framing | None = None
+        self._start = b""
         self._stream: StreamReader | None = None
         self.reading = Reading(problem=CUT_SHORT)
         self._decode: Decode | None = None
@@ -56,9 +60,11 @@ class BodyReader:
             if self._decode is not None:
                 data = self._decode(data)
             if self._framing is None:
-                if not data.strip():
+                self._start += data
+                if len(self._start.lstrip()) < _ENOUGH_TO_TELL:
                     return
-                self._framing = self._choose_framing(data)
+                self._framing = self._choose_framing(self._start)
+                data, self._start = self._start, b""
             for event, message in self._framing.feed(data):
                 self._take(event, message)
         except (DecodingError, FramingError) as error:
@@ -66,8 +72,12 @@ class BodyReader:
 
     def end(self) -> None:
         """Take the end of the body."""
-        if self._framing is not None and not self._broken:
+        if not self._broken and (self._framing is not None or self._start):
             try:
+                if self._framing is None:
+                    self._framing = self._choose_framing(self._start)
+                    for event, message in self._framing.feed(self._start):
+                        self._take(event, message)
                 for event, message in self._framing.end():
                     self._take(event, message)
             except FramingError as error:
@@ -104,6 +114,7 @@ class BodyReader:
         try:
             if self._stream is not None:
                 self._stream.message(event, data)
+                self.reading = self._stream.reading
             else:
                 self.reading = read_json(self._wire, data)
         except ValueError as error:

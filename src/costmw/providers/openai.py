@@ -113,10 +113,9 @@ def read_chat(body: Json) -> Reading:
     reading = Reading(finished=True, problem=NO_USAGE)
     note(reading, body)
     take_chat_usage(reading, body)
-    if reading.usage is None:
-        choices = body.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            reading.output_bytes += _answer_bytes(choice, "message")
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        reading.output_bytes += _answer_bytes(choice)
     return reading
 
 
@@ -153,10 +152,10 @@ def _is_final(choices: object) -> bool:
     )
 
 
-def _answer_bytes(choice: object, key: str) -> int:
+def _answer_bytes(choice: object) -> int:
     if not isinstance(choice, dict):
         return 0
-    answer = choice.get(key)
+    answer = choice.get("message")
     said = answer.get("content") if isinstance(answer, dict) else choice.get("text")
     return text_bytes(said)
 

@@ -117,30 +117,44 @@ CREATE TABLE call_outcomes (
 -- The table that how-to articles have people build, for BI tools.
 CREATE VIEW llm_usage_events AS
 SELECT
-    lower(hex(e.id)) AS id,
-    coalesce(e.response_model, e.request_model) AS model,
-    e.provider,
-    e.input_tokens + coalesce(sum(a.input_tokens), 0) AS input_tokens,
-    e.output_tokens + coalesce(sum(a.output_tokens), 0) AS output_tokens,
-    CASE
-        WHEN e.cost_pico_usd IS NULL AND coalesce(sum(a.unpriced), 0) = 0 THEN NULL
-        ELSE printf(
-            '%d.%012d',
-            (coalesce(e.cost_pico_usd, 0)
-                + coalesce(sum(a.cost_pico_usd + a.estimated_cost_pico_usd), 0)) / 1000000000000,
-            (coalesce(e.cost_pico_usd, 0)
-                + coalesce(sum(a.cost_pico_usd + a.estimated_cost_pico_usd), 0)) % 1000000000000
-        )
-    END AS cost_usd,
-    e.latency_ms,
-    s.tags,
-    e.api_key_id,
-    strftime('%Y-%m-%dT%H:%M:%S', e.created_at / 1000000, 'unixepoch')
-        || printf('.%06dZ', e.created_at % 1000000) AS created_at
-FROM usage_events e
-JOIN tag_sets s ON s.id = e.tag_set_id
-LEFT JOIN amendments a ON a.event_id = e.id
-GROUP BY e.seq;
+    id,
+    model,
+    provider,
+    input_tokens,
+    output_tokens,
+    iif(unpriced > 0, NULL, printf(
+        '%s%d.%012d', iif(cost < 0, '-', ''), abs(cost) / 1000000000000, abs(cost) % 1000000000000
+    )) AS cost_usd,
+    latency_ms,
+    tags,
+    api_key_id,
+    created_at
+FROM (
+    SELECT
+        lower(hex(e.id)) AS id,
+        coalesce(e.response_model, e.request_model) AS model,
+        e.provider,
+        iif(
+            coalesce(sum(a.input_tokens), 0) = 0, e.input_tokens,
+            coalesce(e.input_tokens, 0) + sum(a.input_tokens)
+        ) AS input_tokens,
+        iif(
+            coalesce(sum(a.output_tokens), 0) = 0, e.output_tokens,
+            coalesce(e.output_tokens, 0) + sum(a.output_tokens)
+        ) AS output_tokens,
+        (e.cost_pico_usd IS NULL) + coalesce(sum(a.unpriced), 0) AS unpriced,
+        coalesce(e.cost_pico_usd, 0)
+            + coalesce(sum(a.cost_pico_usd + a.estimated_cost_pico_usd), 0) AS cost,
+        e.latency_ms,
+        s.tags,
+        e.api_key_id,
+        strftime('%Y-%m-%dT%H:%M:%S', e.created_at / 1000000, 'unixepoch')
+            || printf('.%06dZ', e.created_at % 1000000) AS created_at
+    FROM usage_events e
+    JOIN tag_sets s ON s.id = e.tag_set_id
+    LEFT JOIN amendments a ON a.event_id = e.id
+    GROUP BY e.seq
+);
 """
 
 

@@ -7,11 +7,13 @@ an exclusive `flock` round each transaction keeps them even.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,8 @@ from costmw.store.sqlite_write import RecordInserter
 
 if sys.platform != "win32":
     import fcntl
+
+logger = logging.getLogger("costmw")
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that holds the database."""
@@ -44,12 +48,14 @@ def path_of(url: str) -> Path:
         ConfigError: when it is not such a URL.
     """
     parts = urlsplit(url)
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parts.query:
+    path = unquote(parts.path[1:])
+    odd = parts.query or parts.fragment or "\0" in path or path == ":memory:"
+    if not url.startswith("sqlite:///") or not path or odd:
         raise ConfigError(
             f"store is {url!r}; use 'sqlite:///llmcost.db' for a file in the working directory "
             "or 'sqlite:////absolute/path/llmcost.db'"
         )
-    return Path(unquote(parts.path[1:]))
+    return Path(path)
 
 
 class SqliteStore:
@@ -62,6 +68,7 @@ class SqliteStore:
         self._config = config
         self._zone: ZoneInfo | None = None
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._lock_file: int | None = None
         # A flock belongs to the open file: it keeps processes apart, and not threads.
         self._turn = threading.Lock()
@@ -79,18 +86,15 @@ class SqliteStore:
                 f"cannot open {self.url}: the directory {self.path.parent} does not exist; "
                 "make it, or name another place"
             )
-        with self._translated(), self._exclusive():
-            connection = self._connected()
-            self._migrate(connection)
-            self._zone = self._settle_time_zone(connection)
+        if self.path.is_dir():
+            raise StoreError(f"cannot open {self.url}: {self.path} is a directory; name a file")
+        with self._translated(), self._exclusive(BUSY_TIMEOUT):
+            self._connected()
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records in one transaction; see `Store.write`."""
         with self._translated(), self._exclusive():
             connection = self._connected()
-            if self._zone is None:
-                self._migrate(connection)
-                self._zone = self._settle_time_zone(connection)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for record in records:
@@ -111,6 +115,7 @@ class SqliteStore:
             connection = self._connect(read_only=True)
             try:
                 connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM settings").fetchone()  # the view is as of now
                 yield SqliteSnapshot(connection)
             finally:
                 connection.close()
@@ -118,17 +123,16 @@ class SqliteStore:
     def fingerprint_key(self) -> bytes:
         """Read or make `<file>.key`, readable by the owner alone."""
         path = Path(f"{self.path}.key")
-        with self._translated(), self._exclusive():
+        try:
             if not path.exists():
-                unfinished = Path(f"{path}.new")
-                unfinished.unlink(missing_ok=True)
-                handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(secrets.token_bytes(KEY_BYTES))
-                unfinished.rename(path)
+                with self._exclusive(BUSY_TIMEOUT):
+                    if not path.exists():
+                        _write_key(path)
             key = path.read_bytes()
-        if len(key) != KEY_BYTES:
-            raise StoreError(f"{path} is damaged: remove it, and key ids start anew")
+        except OSError as error:
+            raise StoreError(f"cannot read or make {path}: {error.strerror}") from error
+        if len(key) < 32:
+            raise StoreError(f"{path} is damaged: remove it to start new key ids")
         return key
 
     def close(self) -> None:
@@ -158,6 +162,7 @@ class SqliteStore:
         )
         try:
             if not read_only:
+                self._refuse_foreign(connection)
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
                 if mode != "wal":
                     raise StoreError(
@@ -173,63 +178,113 @@ class SqliteStore:
         return connection
 
     def _connected(self) -> sqlite3.Connection:
+        """The connection to write with, to a file that has its tables."""
+        if self._connection is not None and self._file != _identity(self.path):
+            if self.path.exists():
+                raise StoreError(
+                    f"{self.path} was replaced while it is in use; put the file back that was "
+                    "there, or restart the app"
+                )
+            logger.error("%s was removed while it is in use: a new one is made", self.path)
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
-            self._connection = self._connect()
+            connection = self._connect()
+            try:
+                self._migrate(connection)
+                self._zone = self._settle_time_zone(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._inserter.forget_ids()
+            self._file = _identity(self.path)
+            self._connection = connection
         return self._connection
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with self._turn:
+    def _exclusive(self, timeout: float = -1) -> Iterator[None]:
+        """Take the only turn of all threads and processes; waits for ever unless told."""
+        if not self._turn.acquire(timeout=timeout):
+            raise StoreBusy(self._busy())
+        try:
             if sys.platform == "win32":  # SQLite's busy handler has to do
                 yield
                 return
-            if self._lock_file is None:
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._lock_file = os.open(f"{self.path}.lock", flags, 0o644)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            lock_file = self._lock(timeout)
             try:
                 yield
             finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+                fcntl.flock(lock_file, fcntl.LOCK_UN)
+        finally:
+            self._turn.release()
+
+    def _lock(self, timeout: float) -> int:
+        if self._lock_file is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            try:
+                self._lock_file = os.open(f"{self.path}.lock", flags, 0o644)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot open {self.url}: {error.strerror}; the directory {self.path.parent} "
+                    "must be writable by this user"
+                ) from error
+        # Whoever waits in the system gets a turn in order; asking again and again does not.
+        patient = timeout < 0
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+                return self._lock_file
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StoreBusy(self._busy()) from None
+                time.sleep(0.002)
+
+    def _busy(self) -> str:
+        return f"{self.url} is locked by another process for more than {BUSY_TIMEOUT:.0f} s"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn what the database and the system raise into errors that say what to do."""
         try:
             yield
-        except sqlite3.IntegrityError:
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError):
             raise  # one bad record, not the store: the writer leaves it out
-        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "") or ""
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise StoreBusy(
-                    f"{self.url} is locked by another process for more than {BUSY_TIMEOUT:.0f} s"
-                ) from error
+                raise StoreBusy(self._busy()) from error
             raise StoreError(f"cannot use {self.url}: {_advice(name, error)}") from error
-        except OSError as error:
+
+    def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
+        """Refuse a database of something else before anything in it is changed."""
+        steps = migrations()
+        tables = [
+            name
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master "
+                "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+            )
+        ]
+        if steps.migrations_table in tables:
+            tables.remove(steps.migrations_table)
+            if connection.execute(
+                f"SELECT 1 FROM {steps.migrations_table} WHERE migration_set = ?",  # noqa: S608
+                (steps.name,),
+            ).fetchone():
+                return
+        if tables:
             raise StoreError(
-                f"cannot open {self.url}: {error.strerror}; the directory {self.path.parent} "
-                "must be writable by this user"
-            ) from error
+                f"{self.url} is a database of something else (it has a table {tables[0]}); "
+                "give costmw a file of its own"
+            )
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        steps = migrations()
-        if not connection.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = ?", (steps.migrations_table,)
-        ).fetchone():
-            tables = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1"
-            ).fetchone()
-            if tables:
-                raise StoreError(
-                    f"{self.url} is a database of something else (it has a table {tables[0]}); "
-                    "give costmw a file of its own"
-                )
         from sqlite_utils import Database
 
         connection.isolation_level = "DEFERRED"  # sqlite-utils manages transactions the default way
         try:
-            steps.apply(Database(connection))
+            migrations().apply(Database(connection))
         finally:
             connection.isolation_level = None
 
@@ -248,6 +303,25 @@ class SqliteStore:
                 "keeps the zone that it was made with"
             )
         return zone(kept)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another at the same path; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _write_key(path: Path) -> None:
+    """Make a key that is there whole or not at all."""
+    new = Path(f"{path}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _advice(name: str, error: Exception) -> str:

@@ -20,14 +20,24 @@ from costmw.store.base import DIMENSIONS, Group, OutcomeCount, Query, TagScope, 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_HOUR = 3_600_000_000
 _SPLIT = 1_000_000
+
+# What the last amendment that says anything of it makes of a column.
+_LAST = (
+    "(SELECT l.{0} FROM amendments l WHERE l.event_id = e.id AND l.{0} IS NOT NULL "
+    "ORDER BY l.seq DESC LIMIT 1)"
+)
 
 _COLUMNS = {
     "model": "coalesce(e.response_model, e.request_model)",
     "provider": "e.provider",
     "operation": "e.operation",
-    "status": "e.status",
-    "cost_source": "(SELECT p.source FROM prices p WHERE p.id = e.price_id)",
+    "status": f"coalesce({_LAST.format('status')}, e.status)",
+    "cost_source": (
+        "(SELECT p.source FROM prices p "  # noqa: S608 - our own names
+        f"WHERE p.id = coalesce({_LAST.format('price_id')}, e.price_id))"
+    ),
     "api_key_id": "e.api_key_id",
 }
 assert set(_COLUMNS) == set(DIMENSIONS)
@@ -62,7 +72,11 @@ _AMENDMENT_TERMS = {
         "iif(e.request_id IS NULL, 0, a.cost_pico_usd + a.estimated_cost_pico_usd)"
     ),
     "unpriced": "a.unpriced",
-    "incomplete": "iif(a.status = 'ok' AND e.status <> 'ok', -1, 0)",
+    "incomplete": (
+        "iif(a.seq = (SELECT max(l.seq) FROM amendments l "
+        "WHERE l.event_id = e.id AND l.status IS NOT NULL), "
+        "(a.status <> 'ok') - (e.status <> 'ok'), 0)"
+    ),
     "input_tokens": "a.input_tokens",
     "output_tokens": "a.output_tokens",
     "cache_read_input_tokens": "a.cache_read_input_tokens",
@@ -115,11 +129,12 @@ class SqliteSnapshot:
         if query.buckets:
             starts = [micros(moment) for moment in query.buckets]
             stops = [*starts[1:], micros(query.stop)]
-            rows = ", ".join("(?, ?, ?)" for _ in starts)
-            sql.add(f"WITH bucket (n, start, stop) AS (VALUES {rows})")
-            sql.bind(
-                v for n, span in enumerate(zip(starts, stops, strict=True)) for v in (n, *span)
+            # As text, since some SQLites bind few parameters; they are all numbers.
+            rows = ", ".join(
+                f"({n}, {start}, {stop})"
+                for n, (start, stop) in enumerate(zip(starts, stops, strict=True))
             )
+            sql.add(f"WITH bucket (n, start, stop) AS (VALUES {rows})")
             keys.append("b.n")
             source = f"bucket b CROSS JOIN {source}"
             within = "e.created_at >= b.start AND e.created_at < b.stop"
@@ -193,8 +208,8 @@ class SqliteSnapshot:
         """Counters summed over the hours, most frequent first."""
         sql = _Sql()
         sql.add("SELECT e.kind, e.provider, e.model, sum(e.count) FROM call_outcomes e")
-        sql.add("WHERE e.hour >= ? AND e.hour * 3600 < ?", int(start.timestamp()) // 3600)
-        sql.bind((int(stop.timestamp()),))
+        sql.add("WHERE e.hour >= ?", micros(start) // _HOUR)
+        sql.add("AND e.hour < ?", -(-micros(stop) // _HOUR))
         sql.having_tags(scope)
         sql.add("GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3")
         return [
@@ -223,7 +238,9 @@ class SqliteSnapshot:
             return value if not delta else (value or 0) + delta
 
         cost = row["cost_pico_usd"]
-        if any(change["unpriced"] for change in changes) or cost is not None:
+        if (cost is None) + sum(change["unpriced"] for change in changes) > 0:
+            cost = None
+        else:
             cost = (cost or 0) + sum(
                 change["cost_pico_usd"] + change["estimated_cost_pico_usd"] for change in changes
             )

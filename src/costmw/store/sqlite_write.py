@@ -15,21 +15,23 @@ INTERNED_AT_MOST = 50_000
 """Tag sets and prices that a process remembers the ids of."""
 
 _INSERT_EVENT = """
-INSERT OR IGNORE INTO usage_events (
+INSERT INTO usage_events (
     id, created_at, request_id, first_in_request, operation, api, provider,
     request_model, response_model, input_tokens, output_tokens,
     cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens,
     usage_detail, cost_pico_usd, price_id, status, reason, latency_ms,
     time_to_first_chunk_ms, tag_set_id, api_key_id, response_id, trace_id
 ) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+ON CONFLICT (id) DO NOTHING
 """
 
 _INSERT_AMENDMENT = """
-INSERT OR IGNORE INTO amendments (
+INSERT INTO amendments (
     id, event_id, amended_at, reason, status, price_id, cost_pico_usd,
     estimated_cost_pico_usd, unpriced, input_tokens, output_tokens,
     cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens
 ) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+ON CONFLICT (id) DO NOTHING
 """
 
 _INSERT_SUBMISSION = """
