@@ -25,12 +25,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+from tests.corpus_totals import reported_total
 
 from costmw import Config, Meter
 from costmw.events import UsageEvent
 from costmw.money import format_usd
 from costmw.providers import registry
-from tests.corpus_totals import reported_total
 
 COLUMNS = (
     "exchanges",
@@ -268,7 +268,7 @@ def main() -> int:
     wrong: list[str] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        open(options.dump, "w", encoding="utf-8")
+        options.dump.open("w", encoding="utf-8")
         if options.dump
         else contextlib.nullcontext() as dump,
     ):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import events_of
 
+from conftest import events_of
 from costmw import Meter
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"errors", "money", "events", "periods"},
     {"context"},
     {"providers"},
-    {"pricing"},
+    {"price_list", "price_overrides", "pricing"},
     {"budgets", "config"},
     {"store"},
     {"capture", "meter"},

@@ -12,7 +12,8 @@ import pytest
 from costmw import Config, Meter, PriceOverride
 from costmw.errors import ConfigError
 from costmw.events import Price, Usage
-from costmw.pricing import Pricing, load_overrides
+from costmw.price_overrides import load_overrides
+from costmw.pricing import Pricing
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -98,7 +99,7 @@ def test_what_no_unit_price_covers_is_said() -> None:
         ({"usage": Usage(10**12, 10**12), "model": "gpt-4"}, "beyond what a row can hold"),
         (
             {"usage": Usage(10, 10, 20)},
-            "genai-prices .* openai/gpt-5-mini cannot price this usage: Invalid usage data",
+            "openai/gpt-5-mini cannot price this usage: cache_read_tokens 20 exceed",
         ),
     ],
 )
@@ -126,7 +127,7 @@ def test_an_override_wins_over_the_list_and_its_newest_start_that_has_begun_hold
     found = price(Usage(1_000_000, 0), overrides=overrides)
     assert (found.cost_pico_usd, found.source) == (100_000_000_000, "override")
     assert found.ref == "override gpt-5-mini from 2026-10-01"
-    assert found.units == {"input_mtok": "0.10", "output_mtok": "1"}
+    assert found.units == {"input_mtok": "0.10"}
     assert price(Usage(1_000_000, 0), overrides=overrides, at=before).cost_pico_usd == 2 * 10**11
     other = price(Usage(1_000_000, 0), provider="azure.ai.openai", overrides=overrides, at=before)
     assert other.source == "list"
@@ -196,3 +197,40 @@ def test_a_missing_price_file_is_a_clear_error(tmp_path: Path) -> None:
 def test_money_in_an_override_is_never_a_float(amount: Any) -> None:
     with pytest.raises(ConfigError):
         PriceOverride("m", {"input": amount})
+
+
+USAGES = [
+    {"input_tokens": 1234, "output_tokens": 567},
+    {"input_tokens": 1234, "output_tokens": 567, "cache_read_tokens": 1000},
+    {
+        "input_tokens": 5000,
+        "output_tokens": 5,
+        "cache_read_tokens": 900,
+        "cache_write_tokens": 400,
+        "cache_write_5m_tokens": 150,
+        "cache_write_1h_tokens": 250,
+    },
+    {"input_tokens": 900_000, "output_tokens": 70, "output_reasoning_tokens": 60},
+    {"input_tokens": 201_000, "output_tokens": 70, "input_audio_tokens": 77},
+    {"input_tokens": 90, "web_searches": 3},
+]
+
+
+def test_rates_give_what_the_list_itself_calculates_for_every_model() -> None:
+    from genai_prices.data_snapshot import get_snapshot
+    from genai_prices.types import Usage as ListUsage
+
+    from costmw.price_list import UnitPrices
+
+    compared = 0
+    for info in (info for provider in get_snapshot().providers for info in provider.models):
+        prices = info.get_prices(NOON)
+        unit_prices = UnitPrices(prices)
+        for counts in USAGES:
+            try:
+                expected = prices.calc_price(ListUsage(**counts))["total_price"]
+            except ValueError:
+                continue
+            assert unit_prices.rates(counts).cost_usd(counts) == expected, (info.id, counts)
+            compared += 1
+    assert compared > 10_000

@@ -6,7 +6,7 @@ from costmw.config import Config
 from costmw.context import bind, carry, tag
 from costmw.errors import BudgetExceeded
 from costmw.meter import Meter
-from costmw.pricing import PriceOverride
+from costmw.price_overrides import PriceOverride
 
 __version__ = "0.1.0"
 

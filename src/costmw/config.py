@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from costmw.errors import ConfigError
-from costmw.pricing import PriceOverride
+from costmw.price_overrides import PriceOverride
 
 Durability = Literal["commit", "process", "async"]
 """When a call's result is handed back.

@@ -27,7 +27,8 @@ from costmw.config import Config, enabled_from_environment, store_from_environme
 from costmw.context import Tags
 from costmw.errors import ConfigError, CostmwError, StoreBusy
 from costmw.events import Outcome, OutcomeKind, Usage, UsageEvent, new_id
-from costmw.pricing import Pricing, load_overrides
+from costmw.price_overrides import load_overrides
+from costmw.pricing import Pricing
 from costmw.providers.base import Reading
 from costmw.providers.registry import Match
 from costmw.store.writer import Acknowledgement, Writer

@@ -70,6 +70,8 @@ def _take(reading: Reading, body: Json) -> None:
         known = reading.usage.input_tokens is not None
         reading.problem = None if known else "billed_units has no input_tokens"
     elif others:
+        # As far as an estimate goes, too: tokens guessed from bytes are not what is billed.
+        reading.unreadable = True
         reading.problem = f"billed by {' and '.join(others)}, for which there is no unit price"
 
 

@@ -164,14 +164,16 @@ class EventStream:
         elif name == "message.output.delta" and self._look:
             _answered_by(reading, json_object(data))
             self._look = reading.response_model is None
-        for match in _SAID.finditer(data):
-            reading.output_bytes += len(match[1])
+        if name in _SAYING:
+            # Not for audio: no count of bytes gives the seconds that it is billed by.
+            reading.output_bytes += sum(len(match[1]) for match in _SAID.finditer(data))
 
 
 _KNOWN = re.compile(
     rb'"type"\s*:\s*"(conversation\.response\.(?:done|error)|agent\.handoff\.done'
-    rb'|message\.output\.delta|transcription\.done|speech\.audio\.done)"'
+    rb'|message\.output\.delta|function\.call\.delta|transcription\.done|speech\.audio\.done)"'
 )
+_SAYING = ("message.output.delta", "function.call.delta")
 _SAID = re.compile(rb'"(?:content|text|thinking|arguments)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
