@@ -71,6 +71,10 @@ class ServerSentEvents:
         if len(self._buffer) > MAX_EVENT_BYTES:
             raise FramingError(f"one event is longer than {MAX_EVENT_BYTES} bytes")
 
+    def is_whole(self, data: bytes) -> bool:
+        """Whether the next bytes are whole events: most servers send them so."""
+        return not self._buffer and data.endswith((b"\n\n", b"\r\n\r\n"))
+
     def rest(self) -> bytes:
         """The bytes of an event that is not complete yet; forgets them."""
         rest = bytes(self._buffer)

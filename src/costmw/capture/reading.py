@@ -15,7 +15,7 @@ from costmw.capture.framing import (
     ServerSentEvents,
     WholeBody,
 )
-from costmw.providers.base import Reading, StreamReader, WireFormat
+from costmw.providers.base import Reading, SelectiveReader, StreamReader, WireFormat
 
 CUT_SHORT = "the body was not read to its end"
 
@@ -44,9 +44,12 @@ class BodyReader:
         self._framing: Framing | None = None
         self._start = b""
         self._stream: StreamReader | None = None
+        self._events = ServerSentEvents()
+        self._selective: SelectiveReader | None = None
         self.reading = Reading(problem=CUT_SHORT)
         self._decode: Decode | None = None
-        self._broken = False
+        # Nothing more is looked at: the body says nothing, or makes no sense.
+        self._deaf = wire.read_request is not None
         try:
             self._decode = decoder(encoding)
         except DecodingError as error:
@@ -54,7 +57,7 @@ class BodyReader:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes as they came from the network."""
-        if self._broken or self._wire.read_request is not None:
+        if self._deaf:
             return
         try:
             if self._decode is not None:
@@ -65,6 +68,10 @@ class BodyReader:
                     return
                 self._framing = self._choose_framing(self._start)
                 data, self._start = self._start, b""
+            selective = self._selective
+            if selective is not None and self._events.is_whole(data) and not selective.wants(data):
+                selective.skip(data)
+                return
             for event, message in self._framing.feed(data):
                 self._take(event, message)
         except (DecodingError, FramingError) as error:
@@ -72,7 +79,7 @@ class BodyReader:
 
     def end(self) -> None:
         """Take the end of the body."""
-        if not self._broken and (self._framing is not None or self._start):
+        if not self._deaf and (self._framing is not None or self._start):
             try:
                 if self._framing is None:
                     self._framing = self._choose_framing(self._start)
@@ -93,13 +100,13 @@ class BodyReader:
         framing: Framing
         match content_type:
             case "text/event-stream":
-                framing = ServerSentEvents()
+                framing = self._events
             case "application/vnd.amazon.eventstream":
                 framing = AwsEventStream()
             case "application/x-ndjson" | "application/jsonl" | "application/stream+json":
                 framing = JsonLines()
             case "" if start.lstrip().startswith((b"data:", b"event:", b":", b"id:")):
-                framing = ServerSentEvents()
+                framing = self._events
             case _ if self._wire.lines and content_type != "application/json":
                 framing = JsonLines()
             case "" if start.startswith(b"\0"):
@@ -108,6 +115,8 @@ class BodyReader:
                 return WholeBody(self._max_body_bytes)
         self._stream = self._wire.stream()
         self.reading = self._stream.reading
+        if framing is self._events and isinstance(self._stream, SelectiveReader):
+            self._selective = self._stream
         return framing
 
     def _take(self, event: str | None, data: bytes) -> None:
@@ -131,7 +140,7 @@ class BodyReader:
             self.reading.usage, self.reading.problem = usage, None
 
     def _give_up(self, problem: str) -> None:
-        self._broken = True
+        self._deaf = True
         self.reading.usage = None
         self.reading.unreadable = True
         self.reading.problem = problem[:300]

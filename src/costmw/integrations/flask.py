@@ -67,21 +67,23 @@ class LLMCost:
             )
 
     def _tags_of(self, environ: WSGIEnvironment) -> Tags:
-        if self.tags is None or _REQUEST not in environ:
+        found = _request_of(environ)
+        if self.tags is None or found is None:
             return {}
-        if _TAGS in environ and not has_request_context():
+        if _TAGS in environ and not _is_current(environ):
             kept: Tags | Exception = environ[_TAGS]
             if isinstance(kept, Exception):
                 raise kept
             return kept
-        return self.tags(environ[_REQUEST])
+        return self.tags(found)
 
     def _keep_tags(self, response: Response) -> Response:
         # A streamed body runs on when the request's context is gone, and with it
-        # `current_user` and `session`: ask now.
-        if self.tags is not None and response.is_streamed:
+        # `current_user` and `session`: ask now. A file makes no calls.
+        asked = self.tags is not None and self.meter.enabled
+        if asked and response.is_streamed and not response.direct_passthrough:
             try:
-                request.environ[_TAGS] = self.tags(request)
+                request.environ[_TAGS] = self._tags_of(request.environ)
             except Exception as error:  # noqa: BLE001 - matters only if the body makes a call
                 request.environ[_TAGS] = error
         return response
@@ -96,9 +98,19 @@ def _keep_request() -> None:
     request.environ[_REQUEST] = request._get_current_object()  # type: ignore[attr-defined]
 
 
+def _is_current(environ: WSGIEnvironment) -> bool:
+    return has_request_context() and request.environ is environ
+
+
+def _request_of(environ: WSGIEnvironment) -> Request | None:
+    if _is_current(environ):
+        _keep_request()
+    return environ.get(_REQUEST)
+
+
 def _route_of(environ: WSGIEnvironment) -> str | None:
-    kept = environ.get(_REQUEST)
-    rule = kept.url_rule if kept is not None else None
+    found = _request_of(environ)
+    rule = found.url_rule if found is not None else None
     return rule.rule if rule is not None else None
 
 

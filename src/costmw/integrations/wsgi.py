@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,10 @@ class CostMiddleware:
         context = copy_context()
         context.run(enter_scope, Scope(self.meter, lambda: self._tags_of(environ)))
         body = context.run(self.app, environ, start_response)
-        # A list is complete: nothing runs any more, and servers take its length from it.
-        return body if isinstance(body, list | tuple) else _Body(body, context)
+        # Complete lists and files run nothing of the app any more, and servers treat them apart.
+        if type(body) in (list, tuple) or _is_file(body, environ):
+            return body
+        return (_SizedBody if hasattr(body, "__len__") else _Body)(body, context)
 
     def _tags_of(self, environ: WSGIEnvironment) -> Iterator[Tags]:
         if self.route is not None and (route := self.route(environ)):
@@ -74,10 +77,20 @@ class _Body:
         return self._context.run(next, self._steps)
 
     def __getattr__(self, name: str) -> Any:
-        # `close` exists where the body has it; servers may ask for its length.
+        # `close` exists where the body has it.
         value = getattr(self.__dict__["_body"], name)
-        return _in_context(value, self._context) if name == "close" else value
+        return functools.partial(self._context.run, value) if name == "close" else value
 
 
-def _in_context(function: Callable[[], object], context: Context) -> Callable[[], object]:
-    return lambda: context.run(function)
+class _SizedBody(_Body):
+    """Servers take the length of a response from a body that has one part."""
+
+    _body: Collection[bytes]
+
+    def __len__(self) -> int:
+        return self._context.run(len, self._body)
+
+
+def _is_file(body: object, environ: WSGIEnvironment) -> bool:
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)

@@ -14,6 +14,7 @@ from typing import Any
 
 from costmw.events import Usage
 from costmw.providers.base import (
+    AnswerLength,
     Json,
     Reading,
     UnreadableUsage,
@@ -137,6 +138,15 @@ class MessageStream:
         self.reading = Reading(problem=CUT_SHORT)
         self._usage: dict[str, Any] = {}
         self._complete = False
+        self._answer = AnswerLength()
+
+    def wants(self, data: bytes) -> bool:
+        """Whether it may say something of the message as a whole."""
+        return b"message_" in data or not self._answer.is_measured
+
+    def skip(self, data: bytes) -> None:
+        """Count events that are not read."""
+        self._answer.skip(data)
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""
@@ -151,7 +161,8 @@ class MessageStream:
         elif name == "message_stop":
             self.reading.finished = True
         elif name == "content_block_delta":
-            self.reading.output_bytes += sum(len(match[1]) for match in _SAID.finditer(data))
+            self._answer.read(data, sum(len(match[1]) for match in _SAID.finditer(data)))
+        self.reading.output_bytes = self._answer.bytes
 
     def _merge(self, usage: Json) -> None:
         self._usage.update({key: value for key, value in usage.items() if value is not None})

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic_core import from_json
 
@@ -70,6 +70,59 @@ class StreamReader(Protocol):
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one message: its event name, if the framing has one, and its data."""
+
+
+@runtime_checkable
+class SelectiveReader(StreamReader, Protocol):
+    """A stream reader that can tell from raw bytes that there is nothing to read in them."""
+
+    def wants(self, data: bytes) -> bool:
+        """Whether whole messages as they came may hold something to read."""
+
+    def skip(self, data: bytes) -> None:
+        """Take note of bytes that are not read."""
+
+
+ENVELOPES_MEASURED = 8
+
+
+class AnswerLength:
+    """How long an answer is, from messages of which most are not read.
+
+    The first few are: what they have beside the answer, their envelope, is the same in
+    all that follow.
+    """
+
+    def __init__(self) -> None:
+        self.is_measured = False
+        """Whether enough messages were read to know their envelope."""
+        self._measured = 0
+        self._envelopes = 0
+        self._read = 0
+        self._skipped_bytes = 0
+        self._skipped = 0
+
+    def read(self, data: bytes, answer_bytes: int) -> None:
+        """A message with so many bytes of the answer."""
+        self._read += answer_bytes
+        if answer_bytes:
+            self._measured += 1
+            self.is_measured = self._measured >= ENVELOPES_MEASURED
+            self._envelopes += len(data) - answer_bytes
+
+    def skip(self, data: bytes) -> None:
+        """Whole events as they came, unread."""
+        self._skipped_bytes += len(data)
+        self._skipped += data.count(b"data:")
+
+    @property
+    def bytes(self) -> int:
+        """The answer's length so far."""
+        if not self._skipped:
+            return self._read
+        # "data: " and the blank line are not part of a message that is read.
+        envelope = self._envelopes / self._measured + 8
+        return self._read + max(int(self._skipped_bytes - self._skipped * envelope), 0)
 
 
 class NoStream:

@@ -20,6 +20,7 @@ from costmw.providers.base import (
     WireFormat,
     count,
     detail,
+    event_type,
     json_object,
     part,
     text,
@@ -90,17 +91,14 @@ class ChatStream:
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""
-        if (match := _EVENT.search(data)) is None:
-            _hear(self.reading, data)
-            return
-        body = json_object(data)
-        if body.get("type") != match[1].decode():
-            return
-        if match[1] == b"message-end":
-            _take(self.reading, part(body, "delta"))
+        name = event or event_type(data, _KNOWN)
+        if name == "message-end":
+            _take(self.reading, part(json_object(data), "delta"))
             self.reading.finished = True
+        elif name == "message-start":
+            self.reading.response_id = text(json_object(data), "id")
         else:
-            self.reading.response_id = text(body, "id")
+            _hear(self.reading, data)
 
 
 class LinesStream:
@@ -129,7 +127,7 @@ def _hear(reading: Reading, data: bytes) -> None:
         reading.output_bytes += len(match[1])
 
 
-_EVENT = re.compile(rb'"type"\s*:\s*"(message-(?:start|end))"')
+_KNOWN = re.compile(rb'"type"\s*:\s*"(message-(?:start|end))"')
 _IS_FINISHED = re.compile(rb'"is_finished"\s*:\s*true')
 _SAID = re.compile(rb'"(?:text|thinking|tool_plan|arguments)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 

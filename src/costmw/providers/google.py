@@ -1,10 +1,10 @@
-"""Google's Gemini API and Vertex AI: content, embeddings, interactions, partner models.
+"""Google's Gemini API and Vertex AI: content, embeddings, interactions, partners' models.
 
 Shapes: https://ai.google.dev/api/generate-content, /api/embeddings and
 /api/interactions-api; https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference
-(inference, text-embeddings-api) and /docs/partner-models. Cached tokens are inside
-`promptTokenCount`; thoughts are outside `candidatesTokenCount`, and results of tools
-outside `promptTokenCount`; `totalTokenCount` is the sum. Enums are names or numbers.
+and /docs/partner-models. Cached tokens are inside `promptTokenCount`; thoughts are
+outside `candidatesTokenCount` and what tools gave outside `promptTokenCount`;
+`totalTokenCount` is the sum. Zeros may be left out, and enums may be numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pydantic_core import to_json
 
 from costmw.events import Usage
+from costmw.providers.anthropic import MessageStream, read_message
 from costmw.providers.base import (
     Json,
     Reading,
     UnreadableUsage,
+    WireFormat,
     check,
     count,
     event_type,
@@ -27,42 +29,34 @@ from costmw.providers.base import (
     text,
     text_bytes,
 )
+from costmw.providers.openai import ChatStream, read_chat
 
 NO_USAGE = "the response carries no usage"
-CUT_SHORT = "the stream ended before its finishReason"
+PROVISIONED = "provisioned throughput is billed by the hour, not by these tokens"
 
-_MODALITIES: Mapping[object, str] = {
-    "IMAGE": "image", "VIDEO": "video", "AUDIO": "audio", "DOCUMENT": "image",
-    2: "image", 3: "video", 4: "audio", 5: "image",
-}
-"""Modalities that have prices of their own; pages of documents are billed as images."""
-
-_TRAFFIC = {0: "", 1: "ON_DEMAND", 2: "PROVISIONED_THROUGHPUT"}
+_MODALITIES = ("", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
+_TRAFFIC = ("TRAFFIC_TYPE_UNSPECIFIED", "ON_DEMAND", "PROVISIONED_THROUGHPUT")
 
 
 def metadata_usage(meta: Json, searches: int = 0) -> Usage:
-    """Read a `usageMetadata`. Its total tells what its parts include.
+    """Read a `usageMetadata`.
 
     Raises:
         UnreadableUsage: when it cannot be what is documented.
     """
     prompt, total = count(meta, "promptTokenCount"), count(meta, "totalTokenCount")
     tools = count(meta, "toolUsePromptTokenCount") or 0
-    answer = count(meta, "candidatesTokenCount") or 0
     thoughts = count(meta, "thoughtsTokenCount")
-    output = answer + (thoughts or 0)
+    output = (count(meta, "candidatesTokenCount") or 0) + (thoughts or 0)
     if total is not None:
-        # Zeros are left out of the JSON.
         prompt = max(total - tools - output, 0) if prompt is None else prompt
         rest = total - prompt - tools - output
         if rest == -tools:
-            tools = 0
-        elif thoughts and rest == -thoughts <= answer - thoughts:
-            output = answer
+            tools = 0  # inside the prompt
         elif rest > 0 and thoughts is None:
-            output += rest  # thoughts that are counted in the total alone
+            output += rest  # thoughts that only the total counts
         elif rest:
-            raise UnreadableUsage(f"totalTokenCount is {total}, and its parts sum to {total - rest}")
+            raise UnreadableUsage(f"totalTokenCount is {total}, its parts are {total - rest}")
     cached = count(meta, "cachedContentTokenCount") or 0
     return check(
         Usage(
@@ -76,115 +70,127 @@ def metadata_usage(meta: Json, searches: int = 0) -> Usage:
 
 
 def _detail(meta: Json, cached: int, searches: int) -> Mapping[str, int]:
-    prompt = _by_modality(
+    read = _by_modality(
         meta, "promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails"
     )
-    written = _by_modality(meta, "candidatesTokensDetails")
-    found = {f"input_{modality}_tokens": tokens for modality, tokens in prompt.items()}
-    found |= {f"output_{modality}_tokens": tokens for modality, tokens in written.items()}
+    found = {f"input_{modality}_tokens": n for modality, n in read.items()}
+    for modality, n in _by_modality(meta, "candidatesTokensDetails").items():
+        found[f"output_{modality}_tokens"] = n
     if cached and "cacheTokensDetails" in meta:
-        read = _by_modality(meta, "cacheTokensDetails")
-        # Explicit zeros: where both overlap, a price needs to know how far.
-        found |= {f"cache_{modality}_read_tokens": read.get(modality, 0) for modality in prompt}
+        from_cache = _by_modality(meta, "cacheTokensDetails")
+        # Zeros too: a price for what is both cached and audio must know that nothing is.
+        found |= {f"cache_{modality}_read_tokens": from_cache.get(modality, 0) for modality in read}
     return found | {"web_searches": searches} if searches else found
 
 
 def _by_modality(meta: Json, *keys: str) -> dict[str, int]:
-    """Sum the tokens of each modality that has prices of its own."""
     found: dict[str, int] = {}
     for key in keys:
-        entries = meta.get(key) or ()
-        if not isinstance(entries, list | tuple):
+        entries = meta.get(key)
+        if entries is not None and not isinstance(entries, list):
             raise UnreadableUsage(f"{key} is {type(entries).__name__}, not a list")
-        for entry in entries:
-            if not isinstance(entry, Mapping):
-                raise UnreadableUsage(f"{key} holds something else than objects")
+        for entry in _objects(entries):
+            modality = _enum(entry.get("modality"), _MODALITIES).lower()
+            modality = "image" if modality == "document" else modality
             tokens = count(entry, "tokenCount") or count(entry, "tokens")
-            modality = _MODALITIES.get(_enum(entry.get("modality")))
-            if modality and tokens:
+            if tokens and modality in ("image", "video", "audio"):
                 found[modality] = found.get(modality, 0) + tokens
     return found
 
 
-def _enum(value: object) -> str | int | None:
-    return value.upper() if isinstance(value, str) else value if type(value) is int else None
+def _enum(value: object, names: Sequence[str]) -> str:
+    """The name of a value that is sent by name or by number."""
+    if isinstance(value, str):
+        return value.upper()
+    if type(value) is not int:
+        return ""
+    return names[value] if 0 <= value < len(names) else f"NUMBER_{value}"
 
 
 def _objects(value: object) -> list[Json]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _add_note(reading: Reading, note: str) -> None:
+def _note(reading: Reading, note: str) -> None:
     if note not in reading.notes:
         reading.notes.append(note)
 
 
 def _take_tier(reading: Reading, tier: object, traffic: object = None) -> None:
-    """Keep how the request was processed, where that changes its price."""
-    if isinstance(tier, str) and tier.lower().removeprefix("service_tier_") != "unspecified":
-        reading.price_context["service_tier"] = tier.lower().removeprefix("service_tier_")[:64]
-    kind = _enum(traffic)
-    name = _TRAFFIC.get(kind, f"traffic_type_{kind}") if isinstance(kind, int) else kind or ""
+    """Keep how the request was processed, where that chooses its price."""
+    name = _enum(traffic, _TRAFFIC).removeprefix("ON_DEMAND").removeprefix("_")
     if name == "PROVISIONED_THROUGHPUT":
-        _add_note(reading, "provisioned throughput is billed by the hour, not by these tokens")
-    elif name not in ("", "ON_DEMAND", "TRAFFIC_TYPE_UNSPECIFIED"):
-        reading.price_context["service_tier"] = name.removeprefix("ON_DEMAND_").lower()[:64]
+        _note(reading, PROVISIONED)
+        return
+    if name in ("", "TRAFFIC_TYPE_UNSPECIFIED") and isinstance(tier, str):
+        name = tier.upper().removeprefix("SERVICE_TIER_")
+    if name and not name.endswith("UNSPECIFIED"):
+        reading.price_context["service_tier"] = name.lower()[:64]
 
 
-def _billed_searches(reading: Reading, searches: int) -> int:
-    """Gemini 3 bills each search, earlier models each prompt that was grounded."""
-    model = reading.response_model
-    if searches and model is None:
-        _add_note(reading, "Google searches are billed beside the tokens")
-        return 0
-    return min(searches, 1) if re.match(r"gemini-[12]\D", model or "") else searches
+def _take_usage(reading: Reading, meta: Json, searches: int = 0) -> None:
+    if searches and reading.response_model is None:
+        _note(reading, "Google searches are billed beside the tokens")
+        searches = 0
+    elif re.match(r"gemini-[12]\D", reading.response_model or ""):
+        searches = min(searches, 1)  # billed by the prompt; later models by the search
+    try:
+        reading.usage, reading.problem = metadata_usage(meta, searches), None
+    except UnreadableUsage as error:
+        reading.usage, reading.problem = None, f"unreadable usage: {error}"
+        return
+    if reading.usage.input_tokens is None:
+        reading.problem = "usageMetadata has no promptTokenCount"
 
 
 class GenerateStream:
-    """Chunks up to the one with the last `finishReason`; the last `usageMetadata` counts."""
+    """Chunks up to the last `finishReason`; the last `usageMetadata` counts."""
 
     def __init__(self) -> None:
-        self.reading = Reading(problem=CUT_SHORT)
+        self.reading = Reading(problem="the stream ended before its finishReason")
         self._meta: Json | None = None
+        self._stale = False
         self._running: set[int] = set()
+        self._ended = False
         self._queries: set[str] = set()
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one chunk."""
-        if data != b"[DONE]":
+        if data != b"[DONE]":  # not Google's own, but some gateways add it
             self.take(json_object(data))
 
     def take(self, body: Json) -> None:
-        """Take one chunk that is parsed, or a whole response."""
+        """Take one parsed chunk, or a whole response."""
         reading = self.reading
-        # A tuned model is named by its resource, whose last part is all that is told of it.
-        reading.response_model = (text(body, "modelVersion") or "").rpartition("/")[2] or (
-            reading.response_model
-        )
+        if model := text(body, "modelVersion"):
+            reading.response_model = model.rpartition("/")[2]
         reading.response_id = text(body, "responseId") or reading.response_id
-        ended = bool(part(body, "promptFeedback").get("blockReason"))
-        for candidate in _objects(body.get("candidates")):
+        self._ended |= bool(part(body, "promptFeedback").get("blockReason"))
+        candidates = _objects(body.get("candidates"))
+        for candidate in candidates:
             self._take_candidate(candidate)
-            ended = ended or _has_ended(candidate)
         meta = part(body, "usageMetadata")
         _take_tier(reading, meta.get("serviceTier"), meta.get("trafficType"))
-        counted = any(key.endswith("TokenCount") for key in meta)
-        if counted:
-            self._meta = meta
+        if any(key.endswith("TokenCount") for key in meta):
+            self._meta, self._stale = meta, False
+        elif candidates:
+            self._stale = True
         if self._meta is not None:
-            searches = _billed_searches(reading, len(self._queries))
-            _take_usage(reading, self._meta, searches)
-        # Counts that are older than the last words are a running total, not the sum.
-        reading.finished = not self._running and (
-            (ended or reading.finished) if counted or self._meta is None else False
-        )
-        if self._meta is None and reading.finished:
+            _take_usage(reading, self._meta, len(self._queries))
+        elif self._ended:
             reading.problem = NO_USAGE
+        # Counts from before the last words are a running total.
+        current = self._meta is None or not self._stale
+        reading.finished = self._ended and not self._running and current
 
     def _take_candidate(self, candidate: Json) -> None:
         index = candidate.get("index")
         index = index if isinstance(index, int) else 0
-        (self._running.discard if _has_ended(candidate) else self._running.add)(index)
+        if candidate.get("finishReason") in (None, "", 0, "FINISH_REASON_UNSPECIFIED"):
+            self._running.add(index)
+        else:
+            self._running.discard(index)
+            self._ended = True
         for said in _objects(part(candidate, "content").get("parts")):
             self.reading.output_bytes += text_bytes(said.get("text"))
             if "functionCall" in said:
@@ -192,39 +198,23 @@ class GenerateStream:
         grounding = part(candidate, "groundingMetadata")
         queries = grounding.get("webSearchQueries")
         if isinstance(queries, list):
-            # Empty ones and repetitions are not billed.
-            self._queries.update(query for query in queries if isinstance(query, str) and query)
+            # Empty and repeated ones are not billed.
+            self._queries.update(query for query in queries if query and isinstance(query, str))
         if any("maps" in chunk for chunk in _objects(grounding.get("groundingChunks"))):
-            _add_note(self.reading, "grounding with Google Maps is billed beside the tokens")
-        if grounding.get("imageSearchQueries"):
-            _add_note(self.reading, "Google image searches are billed beside the tokens")
-
-
-def _has_ended(candidate: Json) -> bool:
-    return candidate.get("finishReason") not in (None, "", 0, "FINISH_REASON_UNSPECIFIED")
-
-
-def _take_usage(reading: Reading, meta: Json, searches: int = 0) -> None:
-    try:
-        reading.usage = metadata_usage(meta, searches)
-    except UnreadableUsage as error:
-        reading.usage, reading.problem = None, f"unreadable usage: {error}"
-        return
-    known = reading.usage.input_tokens is not None
-    reading.problem = None if known else "usageMetadata has no promptTokenCount"
+            _note(self.reading, "grounding by google_maps is billed beside the tokens")
 
 
 def read_generated(body: Json) -> Reading:
     """Read a `GenerateContentResponse`."""
-    reading = read_chunks((body,))
-    reading.finished = True
-    if reading.usage is None and reading.problem == CUT_SHORT:
-        reading.problem = NO_USAGE
-    return reading
+    stream = GenerateStream()
+    stream.reading.problem = NO_USAGE
+    stream.take(body)
+    stream.reading.finished = True
+    return stream.reading
 
 
 def read_chunks(chunks: Sequence[Json]) -> Reading:
-    """Read a stream that came as one JSON array, without `alt=sse`."""
+    """Read a stream that was sent as one JSON array, for lack of `alt=sse`."""
     stream = GenerateStream()
     for chunk in chunks:
         stream.take(chunk)
@@ -232,32 +222,24 @@ def read_chunks(chunks: Sequence[Json]) -> Reading:
 
 
 def read_embedded(body: Json) -> Reading:
-    """Read the answer to `embedContent` or `batchEmbedContents`: older models tell no usage."""
+    """Read what `embedContent` or `batchEmbedContents` gave; older models tell no usage."""
     reading = Reading(finished=True, problem=NO_USAGE)
     if meta := part(body, "usageMetadata"):
         _take_usage(reading, meta)
     return reading
 
 
-def read_predicted(body: Json) -> Reading:
-    """Read embeddings of Vertex AI's `predict`: tokens by input, and characters of all."""
+def read_predicted(body: Json, *, by_character: bool = True) -> Reading:
+    """Read embeddings that `predict` gave: tokens by input, characters of all together."""
     reading = Reading(finished=True, problem=NO_USAGE)
-    predictions = _objects(body.get("predictions"))
-    try:
-        tokens = [_embedded_tokens(prediction) for prediction in predictions]
-        characters = count(part(body, "metadata"), "billableCharacterCount")
-    except UnreadableUsage as error:
-        reading.problem = f"unreadable usage: {error}"
-        return reading
+    embeddings = [part(item, "embeddings") for item in _objects(body.get("predictions"))]
+    tokens = [count(part(embedding, "statistics"), "token_count") for embedding in embeddings]
     known = [n for n in tokens if n is not None]
     if known and len(known) == len(tokens):
-        detail = {"input_characters": characters} if characters else {}
+        characters = count(part(body, "metadata"), "billableCharacterCount") or 0
+        detail = {"input_characters": characters} if by_character and characters else {}
         reading.usage, reading.problem = Usage(sum(known), 0, detail=detail), None
     return reading
-
-
-def _embedded_tokens(prediction: Json) -> int | None:
-    return count(part(part(prediction, "embeddings"), "statistics"), "token_count")
 
 
 _AS_METADATA = {
@@ -275,7 +257,7 @@ _AS_METADATA = {
 
 
 def read_interaction(body: Json) -> Reading:
-    """Read an `interaction`, finished or still running in the background."""
+    """Read an `interaction`, ended or still running in the background."""
     reading = Reading(problem=NO_USAGE)
     _take_interaction(reading, body)
     return reading
@@ -288,23 +270,19 @@ def _take_interaction(reading: Reading, body: Json) -> None:
     reading.finished = True
     _take_tier(reading, body.get("service_tier"))
     usage = part(body, "usage")
-    if usage:
-        meta = {new: usage[old] for old, new in _AS_METADATA.items() if old in usage}
-        _take_usage(reading, meta, _billed_searches(reading, _tool_searches(reading, usage)))
-
-
-def _tool_searches(reading: Reading, usage: Json) -> int:
     searches = 0
     for tool in _objects(usage.get("grounding_tool_count")):
         if tool.get("type") == "google_search":
             searches += count(tool, "count") or 0
         else:
-            _add_note(reading, f"grounding by {text(tool, 'type')} is billed beside the tokens")
-    return searches
+            _note(reading, f"grounding by {text(tool, 'type')} is billed beside the tokens")
+    if usage:
+        meta = {new: usage[old] for old, new in _AS_METADATA.items() if old in usage}
+        _take_usage(reading, meta, searches)
 
 
 class InteractionStream:
-    """Events up to `interaction.completed`; the usage of earlier ones is a running total."""
+    """Events up to `interaction.completed`; usage in earlier ones is a running total."""
 
     def __init__(self) -> None:
         self.reading = Reading(problem="the stream ended before interaction.completed")
@@ -325,3 +303,73 @@ class InteractionStream:
 
 _KNOWN = re.compile(rb'"event_type"\s*:\s*"([a-z_.]+)"')
 _SAID = re.compile(rb'"(?:text|arguments)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+
+_NAME = r"(?P<model>(?:(?!%3A)[^/:])+)"
+
+
+def _method(resource: str, *methods: str) -> re.Pattern[str]:
+    return re.compile(rf"{resource}(?::|%3A)(?:{'|'.join(methods)})$", re.IGNORECASE)
+
+
+_RAW = ("rawPredict", "streamRawPredict")
+_PUBLIC = rf"/(?:models|tunedModels|dynamic)/{_NAME}"
+
+FORMATS = (
+    WireFormat(
+        api="google.generate",
+        operation="generate_content",
+        path=_method(
+            rf"(?:{_PUBLIC}|/endpoints/[^/:]+)", "generateContent", "streamGenerateContent"
+        ),
+        read=read_generated,
+        read_array=read_chunks,
+        stream=GenerateStream,
+    ),
+    WireFormat(
+        api="google.embed",
+        operation="embeddings",
+        path=_method(_PUBLIC, "embedContent", "batchEmbedContents"),
+        read=read_embedded,
+    ),
+    WireFormat(
+        api="google.predict.gemini",
+        operation="embeddings",
+        path=_method(r"/models/(?P<model>gemini-embedding[^/:]*)", "predict"),
+        read=lambda body: read_predicted(body, by_character=False),
+    ),
+    WireFormat(
+        api="google.predict",
+        operation="embeddings",
+        path=_method(r"/models/(?P<model>[^/:]*embedding[^/:]*)", "predict"),
+        read=read_predicted,
+    ),
+    WireFormat(
+        api="google.interactions",
+        operation="generate_content",
+        path=re.compile(r"/interactions$"),
+        read=read_interaction,
+        stream=InteractionStream,
+    ),
+    WireFormat(
+        api="google.interactions.retrieve",
+        operation="generate_content",
+        path=re.compile(r"/interactions/[^/:]+$"),
+        read=read_interaction,
+        stream=InteractionStream,
+        method="GET",
+    ),
+    WireFormat(
+        api="google.anthropic",
+        operation="chat",
+        path=_method(rf"/publishers/anthropic/models/(?!count-tokens){_NAME}", *_RAW),
+        read=read_message,
+        stream=MessageStream,
+    ),
+    WireFormat(
+        api="google.chat",
+        operation="chat",
+        path=_method(rf"/publishers/(?:mistralai|ai21)/models/{_NAME}", *_RAW),
+        read=read_chat,
+        stream=ChatStream,
+    ),
+)

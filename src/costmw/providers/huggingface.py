@@ -29,27 +29,31 @@ _SENT, _SAID = "x-prompt-tokens", "x-generated-tokens"
 
 
 def _usage(details: Json) -> Usage | None:
-    """Read `details`; None when the prompt is not counted there."""
+    """Read `details`; the input is None when the prompt is not counted there."""
     prompt, output = count(details, "input_length"), count(details, "generated_tokens")
     prefill = details.get("prefill")
     if prompt is None and isinstance(prefill, list) and prefill:
         prompt = len(prefill)
-    return None if prompt is None or output is None else Usage(prompt, output)
+    return None if output is None else Usage(prompt, output)
 
 
 def _take(reading: Reading, body: Json) -> None:
+    reading.problem = NO_USAGE
     try:
         reading.usage = _usage(part(body, "details"))
     except UnreadableUsage as error:
         reading.problem = f"unreadable usage: {error}"
-        return
-    reading.problem = NO_USAGE if reading.usage is None else None
+    if reading.usage is not None and reading.usage.input_tokens is not None:
+        reading.problem = None
 
 
 def read(body: Json) -> Reading:
     """Read an answer."""
     reading = Reading(finished=True)
     _take(reading, body)
+    if reading.problem is not None:
+        # Nothing rather than a half: the headers may have both counts.
+        reading.usage = None
     return reading
 
 

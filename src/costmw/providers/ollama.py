@@ -64,7 +64,7 @@ class Stream:
         """Take one line."""
         if self.reading.response_model is None or _DONE.search(data) is not None:
             body = json_object(data)
-            self.reading.response_model = text(body, "model")
+            self.reading.response_model = text(body, "model") or self.reading.response_model
             if body.get("done") is True:
                 _take(self.reading, body)
                 self.reading.finished = True

@@ -15,6 +15,7 @@ from decimal import Decimal
 
 from costmw.events import Usage
 from costmw.providers.base import (
+    AnswerLength,
     Json,
     Reading,
     UnreadableUsage,
@@ -129,6 +130,20 @@ class ChatStream:
 
     def __init__(self) -> None:
         self.reading = Reading(problem=NO_STREAM_USAGE)
+        self._answer = AnswerLength()
+
+    def wants(self, data: bytes) -> bool:
+        """Whether there is usage or the end in it, or too little is known so far."""
+        return (
+            b"[DONE]" in data
+            or not self._answer.is_measured
+            or self.reading.response_id is None
+            or _has_usage(data)
+        )
+
+    def skip(self, data: bytes) -> None:
+        """Count chunks that are not read."""
+        self._answer.skip(data)
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one chunk."""
@@ -140,10 +155,8 @@ class ChatStream:
             take_chat_usage(self.reading, body)
             if self.reading.usage is not None and _is_final(body.get("choices")):
                 self.reading.finished = True
-        if self.reading.usage is None:
-            # Near enough for an estimate; parsing every chunk would cost ten times as much.
-            for match in _CONTENT.finditer(data):
-                self.reading.output_bytes += len(match[1])
+        self._answer.read(data, sum(len(match[1]) for match in _CONTENT.finditer(data)))
+        self.reading.output_bytes = self._answer.bytes
 
 
 def _is_final(choices: object) -> bool:

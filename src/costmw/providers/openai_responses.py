@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from costmw.events import Usage
 from costmw.providers.base import (
+    AnswerLength,
     Json,
     Reading,
     UnreadableUsage,
@@ -118,6 +119,15 @@ class ResponseStream:
 
     def __init__(self) -> None:
         self.reading = Reading(problem=CUT_SHORT)
+        self._answer = AnswerLength()
+
+    def wants(self, data: bytes) -> bool:
+        """Whether it may be the first or the last event, or too little is known so far."""
+        return not self._answer.is_measured or _FIRST_OR_LAST.search(data) is not None
+
+    def skip(self, data: bytes) -> None:
+        """Count events that are not read."""
+        self._answer.skip(data)
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""
@@ -128,9 +138,11 @@ class ResponseStream:
         elif name == "response.created":
             note(self.reading, part(json_object(data), "response"))
         elif name is not None and name.endswith(".delta"):
-            self.reading.output_bytes += text_bytes(json_object(data).get("delta"))
+            self._answer.read(data, text_bytes(json_object(data).get("delta")))
+        self.reading.output_bytes = self._answer.bytes
 
 
+_FIRST_OR_LAST = re.compile(rb"response\.(?:created|completed|incomplete|failed)")
 _KNOWN = re.compile(rb'"type"\s*:\s*"(response\.[a-z_.]+)"')
 
 

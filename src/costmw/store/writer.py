@@ -90,8 +90,8 @@ def _release(acknowledgements: Iterable[Acknowledgement]) -> None:
     for loop, futures in tasks.items():
         try:
             loop.call_soon_threadsafe(_wake, futures)
-        except RuntimeError:
-            logger.debug("the event loop that waited for a commit is closed")
+        except Exception as error:  # noqa: BLE001 - closed, most likely
+            logger.debug("the event loop that waited for a commit cannot be woken: %s", error)
 
 
 def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
@@ -108,7 +108,6 @@ class WriterCounts:
     dropped: int = 0
     rejected: int = 0
     failures: int = 0
-    late: int = 0
     last_error: str | None = None
 
 
@@ -125,11 +124,13 @@ class Writer:
     def _make_locks(self) -> None:
         self._queue: deque[tuple[Record, Acknowledgement]] = deque()
         self._in_hand: list[tuple[Record, Acknowledgement]] = []
-        self._wanted = threading.Condition(threading.Lock())
-        # Held through a transaction, so that a fork never happens inside of one.
+        # Reentrant: the garbage collector may end a stream, which submits, anywhere.
+        self._wanted = threading.Condition(threading.RLock())
+        # Held through a transaction, so that a fork never happens inside of one. Whoever
+        # needs both takes this one first.
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = 0
 
     @property
     def waiting(self) -> int:
@@ -149,8 +150,7 @@ class Writer:
             else:
                 dropped = 0
                 self._queue.append((record, acknowledgement))
-                if self._thread is None:
-                    self._start()
+                self._start()
                 self._wanted.notify()
         if dropped and (dropped & (dropped - 1)) == 0:
             logger.error(
@@ -166,6 +166,8 @@ class Writer:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._wanted:
             pending = [ack for _, ack in (*self._in_hand, *self._queue)]
+            if pending:
+                self._start()
         for acknowledgement in pending:
             left = 3600.0 if deadline is None else deadline - time.monotonic()
             if not acknowledgement.wait(max(left, 0.0)):
@@ -177,22 +179,27 @@ class Writer:
 
         The next record starts it again. False when something still waits.
         """
+        deadline = time.monotonic() + timeout
         with self._wanted:
-            self._closing = True
+            self._closing += 1
             self._wanted.notify_all()
             thread = self._thread
         if thread is not None:
             thread.join(timeout)
         if thread is None or not thread.is_alive():
             # No thread could be started, or it gave up: what waits gets a last try here.
-            while self._take() and self._commit():
+            while self.waiting and self._commit():
                 pass
-        with self._writing:
+        if self._writing.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
             self._store.close()
-        self._closing = False
+            self._writing.release()
+        with self._wanted:
+            self._closing -= 1
         return self.waiting == 0
 
     def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
         thread = threading.Thread(target=self._run, name="costmw-writer", daemon=True)
         try:
             thread.start()
@@ -206,49 +213,59 @@ class Writer:
         while True:
             with self._wanted:
                 while not self.waiting and not self._closing:
-                    self._wanted.wait()
+                    # Not for ever: what a finalizer submits between these lines wakes nobody.
+                    self._wanted.wait(1.0)
                 if failed:
                     pause = RETRY_AFTER[min(failed, len(RETRY_AFTER)) - 1]
                     self._wanted.wait_for(lambda: self._closing, pause)
                 if self._closing and (failed or not self.waiting):
                     self._thread = None
                     return
-            self._take()
             failed = 0 if self._commit() else failed + 1
 
-    def _take(self) -> bool:
+    def _take(self) -> None:
         with self._wanted:
             while self._queue and len(self._in_hand) < self._config.batch_size:
                 self._in_hand.append(self._queue.popleft())
-            return bool(self._in_hand)
 
     def _commit(self) -> bool:
-        try:
-            with self._writing:
-                self._write(self._in_hand)
-        except Exception as error:  # noqa: BLE001 - the writer must survive everything
-            self._failed(error)
-            return False
-        done, self._in_hand = self._in_hand, []
-        _release(acknowledgement for _, acknowledgement in done)
+        """Commit one batch; False when the store cannot be written to now.
+
+        When the store refuses it for what is in it, smaller and smaller parts are tried,
+        until the one record that it cannot take is left out.
+        """
+        with self._writing:
+            self._take()
+            size = len(self._in_hand)
+            while self._in_hand:
+                part = self._in_hand[:size]
+                try:
+                    self._store.write([record for record, _ in part])
+                except StoreError as error:
+                    self._failed(error)
+                    return False
+                except Exception as error:  # noqa: BLE001 - the writer must survive everything
+                    if len(part) > 1:
+                        size = len(part) // 2
+                        continue
+                    self._rejected(error)
+                else:
+                    self.counts.committed += len(part)
+                size *= 2
+                with self._wanted:
+                    del self._in_hand[: len(part)]
+                _release(acknowledgement for _, acknowledgement in part)
         return True
 
-    def _write(self, batch: list[tuple[Record, Acknowledgement]]) -> None:
-        try:
-            self._store.write([record for record, _ in batch])
-        except StoreError:
-            raise
-        except Exception as error:
-            if len(batch) == 1:
-                self.counts.rejected += 1
-                logger.exception("costmw cannot store a record and leaves it out")
-                self._failed(error)
-                return
-            middle = len(batch) // 2
-            self._write(batch[:middle])
-            self._write(batch[middle:])
-        else:
-            self.counts.committed += len(batch)
+    def _rejected(self, error: Exception) -> None:
+        self.counts.rejected += 1
+        self.counts.last_error = str(error)
+        if (self.counts.rejected & (self.counts.rejected - 1)) == 0:
+            logger.error(
+                "costmw cannot store a record and leaves it out (%d so far)",
+                self.counts.rejected,
+                exc_info=error,
+            )
 
     def _failed(self, error: Exception) -> None:
         self.counts.failures += 1
@@ -262,14 +279,14 @@ class Writer:
 
     def before_fork(self) -> None:
         """Come to rest: no lock held by another thread, no connection open."""
-        self._wanted.acquire()
         self._writing.acquire()
         self._store.close()
+        self._wanted.acquire()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self._writing.release()
         self._wanted.release()
+        self._writing.release()
 
     def after_fork_in_child(self) -> None:
         """Start empty: what waits belongs to the parent, which commits it."""

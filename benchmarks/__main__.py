@@ -1,0 +1,9 @@
+"""Runs every benchmark: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+from benchmarks import read_and_price, stream_chunk
+
+for benchmark in (read_and_price, stream_chunk):
+    print(f"\n== {benchmark.__name__}: {benchmark.__doc__}")
+    benchmark.run()
