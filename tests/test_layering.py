@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"budgets", "config"},
     {"store"},
     {"capture", "meter"},
-    {"answers", "reports"},
+    {"answers", "reports", "reprice"},
     {"__init__"},
     {"dashboard"},
     {"integrations"},
@@ -34,6 +34,7 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 ALLOWED_LATE = {
     ("context", "meter"),
     ("meter", "reports"),
+    ("meter", "reprice"),
     ("store", "config"),
     ("integrations", "dashboard"),
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from costmw.errors import CostmwError, MissingExtra
+from costmw.money import format_usd
 
 
 def main() -> None:
@@ -44,6 +46,28 @@ def _app() -> Callable[[], object]:
         from costmw.demo import run_demo
 
         run_demo(port=port, seconds=seconds or None, store=store or None)
+
+    @app.command()
+    def reprice(
+        since: datetime = typer.Option(..., help="Calls from this day on (UTC)."),  # noqa: B008
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+        everything: bool = typer.Option(
+            False, "--all", help="Also calls that have a price, not only those without."
+        ),
+        dry_run: bool = typer.Option(False, help="Change nothing, only say what would."),
+    ) -> None:
+        """Price recorded calls again by today's prices; each change leaves a trail."""
+        from costmw.meter import Meter
+
+        meter = Meter(store or None)
+        done = meter.reprice(
+            since=since.replace(tzinfo=UTC), everything=everything, dry_run=dry_run
+        )
+        typer.echo(
+            f"{done.looked_at} calls looked at, {done.changed} "
+            f"{'would be' if dry_run else 'are'} repriced, "
+            f"{format_usd(done.difference_pico_usd)} USD in all"
+        )
 
     return app
 

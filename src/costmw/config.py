@@ -31,7 +31,8 @@ class Config:
     days and months are counted; None keeps the store's own (UTC in a new one).
     `prices`: the user's own prices; `price_file`: a TOML file with more of them.
     `hosts`: own gateways, host name to provider. `max_body_bytes`: a JSON response
-    that arrives as a stream is read up to this size.
+    that arrives as a stream is read up to this size. `idle_timeout`: seconds after which
+    a stream that nobody reads on is settled as `incomplete`.
     """
 
     durability: Durability = "commit"
@@ -43,13 +44,14 @@ class Config:
     price_file: Path | str | None = None
     hosts: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = 32 * 1024 * 1024
+    idle_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         if self.durability not in get_args(Durability):
             raise ConfigError(
                 f"durability is {self.durability!r}; use one of {', '.join(get_args(Durability))}"
             )
-        for name in ("ack_timeout", "queue_size", "batch_size", "max_body_bytes"):
+        for name in ("ack_timeout", "queue_size", "batch_size", "max_body_bytes", "idle_timeout"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}; it must be a number above 0")

@@ -82,7 +82,8 @@ class UsageEvent:
 
     `created_at` is when the call started, in UTC: it decides the period that the
     cost falls in. Durations are monotonic, in milliseconds. `reason` explains a
-    status other than `ok`, a missing cost, or what a cost leaves out. `submitted_as` is
+    status other than `ok`, a missing cost, or what a cost leaves out. `price_context` are
+    the facts of the response that chose the price. `submitted_as` is
     the provider's id under which the result was asked for, where it came later: who
     asked, and when, is then what the `Submission` of that id says.
     """
@@ -106,6 +107,7 @@ class UsageEvent:
     api_key_id: str | None = None
     response_id: str | None = None
     trace_id: str | None = None
+    price_context: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
     submitted_as: str | None = None
 
     @property

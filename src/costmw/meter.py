@@ -36,6 +36,7 @@ from costmw.store.writer import Acknowledgement, Writer
 if TYPE_CHECKING:
     from costmw.capture.tee import Tee
     from costmw.reports import Reports
+    from costmw.reprice import Repricing
     from costmw.store.base import Store
 
 logger = logging.getLogger("costmw")
@@ -105,6 +106,7 @@ class Meter:
         )
         self._in_flight: weakref.WeakSet[Tee] = weakref.WeakSet()
         self._in_flight_lock = threading.Lock()
+        self._next_sweep_ns = 0
         self._settler = Settler(self._pricing)
         self._start_lock = threading.Lock()
         self._start_error: CostmwError | None = None
@@ -263,9 +265,16 @@ class Meter:
         )
 
     def follow(self, stream: Tee) -> None:
-        """Remember a stream that is being read, to settle it when the app ends before it does."""
+        """Remember a stream that is being read; settle those that nobody reads any more."""
+        now_ns = time.monotonic_ns()
         with self._in_flight_lock:
             self._in_flight.add(stream)
+            if now_ns < self._next_sweep_ns:
+                return
+            self._next_sweep_ns = now_ns + int(self.config.idle_timeout * 1e9 / 4)
+            streams = list(self._in_flight)
+        for followed in streams:
+            followed.abandon_if_idle(now_ns, self.config.idle_timeout)
 
     def commit_call(
         self, start: CallStart, reading: Reading, end: CallEnd
@@ -346,6 +355,17 @@ class Meter:
             except CostmwError as error:
                 self._start_error = error
                 raise
+
+    def reprice(
+        self, *, since: datetime, everything: bool = False, dry_run: bool = False
+    ) -> Repricing:
+        """Price recorded calls again by today's prices; see `costmw.reprice.reprice`."""
+        from costmw.reprice import reprice
+
+        self.start()
+        return reprice(
+            self.store, self._pricing, since=since, everything=everything, dry_run=dry_run
+        )
 
     def flush(self, timeout: float | None = 10.0) -> bool:
         """Wait up to `timeout` seconds until all events are committed; False if some are not."""

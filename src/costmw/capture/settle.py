@@ -92,6 +92,8 @@ class Settler:
             return list(_submissions(start, reading))
         if reading.parts:
             return [self._row(start, part, end) for part in reading.parts]
+        if start.match.format.method == "GET" and reading.usage is None:
+            return []  # asking for a result is no charge of its own
         return [self._row(start, reading, end)]
 
     def _row(self, start: CallStart, reading: Reading, end: CallEnd) -> UsageEvent:
@@ -136,6 +138,7 @@ class Settler:
             api_key_id=start.api_key_id,
             response_id=reading.response_id,
             trace_id=start.trace_id,
+            price_context=reading.price_context,
             submitted_as=start.match.submission or reading.result_id,
         )
 

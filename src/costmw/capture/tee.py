@@ -29,6 +29,9 @@ class Tee:
         self._hider: UsageChunkHider | None = None
         self._decode: Decode | None = None
         self._settled = False
+        self._chunks = 0
+        self._chunks_before = 0
+        self._quiet_since_ns = time.monotonic_ns()
 
     def hide_usage(self, hider: UsageChunkHider, encoding: str) -> None:
         """Take the usage chunk out; the bytes handed on are then decoded ones."""
@@ -37,6 +40,7 @@ class Tee:
 
     def _look(self, chunk: bytes) -> bytes:
         """Read a chunk; gives the bytes to hand on. Settles when the protocol's end is seen."""
+        self._chunks += 1
         if self._call.first_chunk_ns is None:
             self._call.first_chunk_ns = time.monotonic_ns()
         self._reader.feed(chunk)
@@ -59,6 +63,14 @@ class Tee:
     def abandon(self) -> None:
         """Settle now: nobody will read on."""
         self._settle("dropped")
+
+    def abandon_if_idle(self, now_ns: int, timeout: float) -> None:
+        """Settle when no chunk came for `timeout` seconds, as seen by whoever asks now and then."""
+        if self._chunks != self._chunks_before:
+            self._chunks_before = self._chunks
+            self._quiet_since_ns = now_ns
+        elif now_ns - self._quiet_since_ns > timeout * 1e9:
+            self.abandon()
 
     def __getattr__(self, name: str) -> Any:
         # httpx2 reads `elapsed`, and SDKs keep things of their own, on the stream.

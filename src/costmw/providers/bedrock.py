@@ -1,20 +1,20 @@
 """Amazon Bedrock: Converse, and InvokeModel with every model's own format.
 
-Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html,
-API_runtime_ConverseStream.html, API_runtime_TokenUsage.html and
-/userguide/model-parameters.html. Of input tokens, says /userguide/prompt-caching.html,
-`inputTokens` counts what was neither read from a cache nor written to one. The model is
-in the path: bodies name it without the region that its price depends on.
+Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference (API_runtime_Converse,
+API_runtime_ConverseStream, API_runtime_TokenUsage) and /userguide/model-parameters.
+`inputTokens` leaves out what was read from a cache or written to one, says
+/userguide/prompt-caching. The model is in the path; bodies that name one leave out the
+region, on which its price depends.
 """
 
 from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from costmw.events import Usage
-from costmw.providers.anthropic import MessageStream, message_usage, read_message
+from costmw.providers.anthropic import MessageStream, read_message
 from costmw.providers.base import (
     Json,
     Reading,
@@ -31,6 +31,7 @@ from costmw.providers.openai import chat_usage
 
 NO_USAGE = "the response carries no usage"
 GUARDED = "guardrails are billed beside the tokens"
+METRICS = "amazon-bedrock-invocationMetrics"
 
 
 def token_usage(usage: Json) -> Usage:
@@ -40,15 +41,23 @@ def token_usage(usage: Json) -> Usage:
         UnreadableUsage: when it cannot be what is documented.
     """
     fresh, output = _needed(usage, "inputTokens"), _needed(usage, "outputTokens")
-    read = _either(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
-    written = _either(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
-    total = count(usage, "totalTokens")
-    apart = read + written
-    if apart and total == fresh + output and fresh >= apart:
-        apart = 0
-    elif total not in (None, fresh + output, fresh + output + apart):
-        raise UnreadableUsage(f"totalTokens is {total}, its parts are {fresh + output + apart}")
-    return _usage(fresh + apart, output, read, written, _by_ttl(usage))
+    read = _first(count(usage, "cacheReadInputTokens"), count(usage, "cacheReadInputTokenCount"))
+    written = _first(
+        count(usage, "cacheWriteInputTokens"), count(usage, "cacheWriteInputTokenCount")
+    )
+    total, cached = count(usage, "totalTokens"), read + written
+    if total not in (None, fresh + output, fresh + output + cached):
+        raise UnreadableUsage(f"totalTokens is {total}, its parts are {fresh + output + cached}")
+    is_inside = total == fresh + output and fresh >= cached
+    details = usage.get("cacheDetails")
+    by_ttl = {text(entry, "ttl"): count(entry, "inputTokens") for entry in _objects(details)}
+    return _usage(
+        fresh if is_inside else fresh + cached,
+        output,
+        read,
+        written,
+        detail(cache_write_5m_tokens=by_ttl.get("5m"), cache_write_1h_tokens=by_ttl.get("1h")),
+    )
 
 
 def _needed(usage: Json, key: str) -> int:
@@ -58,37 +67,26 @@ def _needed(usage: Json, key: str) -> int:
     return value
 
 
-def _either(usage: Json, *keys: str) -> int:
-    return next((n for n in (count(usage, key) for key in keys) if n is not None), 0)
+def _first(*counts: int | None) -> int:
+    return next((n for n in counts if n is not None), 0)
 
 
-def _by_ttl(usage: Json) -> Mapping[str, int]:
-    details = usage.get("cacheDetails")
-    entries = [e for e in details if isinstance(e, Mapping)] if isinstance(details, list) else []
-    by_ttl = {text(entry, "ttl"): count(entry, "inputTokens") for entry in entries}
-    return detail(cache_write_5m_tokens=by_ttl.get("5m"), cache_write_1h_tokens=by_ttl.get("1h"))
+def _objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _usage(
-    total_in: int | None, output: int | None, read: int, written: int, more: Mapping[str, int]
+    total_in: int, output: int | None, read: int, written: int, more: Mapping[str, int]
 ) -> Usage:
     split = more.get("cache_write_5m_tokens", 0) + more.get("cache_write_1h_tokens", 0)
     if split > written:
-        raise UnreadableUsage(f"{split} tokens written by TTL exceed the {written} written")
-    return check(
-        Usage(
-            input_tokens=total_in,
-            output_tokens=output,
-            cache_read_input_tokens=read,
-            cache_write_input_tokens=written,
-            detail=more,
-        )
-    )
+        raise UnreadableUsage(f"by TTL {split} tokens were written to the cache, of {written}")
+    return check(Usage(total_in, output, read, written, detail=more))
 
 
 def read_converse(body: Json) -> Reading:
     """Read the answer of Converse, or the `metadata` that ends ConverseStream."""
-    reading = Reading(finished=True, problem=NO_USAGE)
+    reading = Reading()
     _take_converse(reading, body)
     return reading
 
@@ -99,20 +97,28 @@ def _take_converse(reading: Reading, body: Json) -> None:
         reading.price_context["service_tier"] = tier
     if latency := text(part(body, "performanceConfig"), "latency"):
         reading.price_context["latency"] = latency
-    trace = part(body, "trace")
-    if "guardrail" in trace or body.get("stopReason") == "guardrail_intervened":
-        reading.notes.append(GUARDED)
+    trace, usage = part(body, "trace"), part(body, "usage")
     if routed := text(part(trace, "promptRouter"), "invokedModelId"):
         reading.response_model = routed.rpartition("/")[2]
-    usage = part(body, "usage")
+    if trace.get("guardrail") or body.get("stopReason") == "guardrail_intervened":
+        _guarded(reading)
     if tools := part(usage, "serverToolUsage"):
-        reading.notes.append(f"{', '.join(sorted(tools))} billed beside the tokens")
-    if not usage:
-        return
+        reading.notes.append(f"billed beside the tokens: {', '.join(sorted(tools))}")
+    if usage:
+        _settle(reading, lambda: token_usage(usage))
+
+
+def _guarded(reading: Reading) -> None:
+    if GUARDED not in reading.notes:
+        reading.notes.append(GUARDED)
+
+
+def _settle(reading: Reading, read: Callable[[], Usage]) -> None:
+    reading.finished = True
     try:
-        reading.usage, reading.problem = token_usage(usage), None
+        reading.usage, reading.problem = read(), None
     except UnreadableUsage as error:
-        reading.problem = f"unreadable usage: {error}"
+        reading.usage, reading.problem = None, f"unreadable usage: {error}"
 
 
 class ConverseStream:
@@ -125,13 +131,14 @@ class ConverseStream:
         """Take one event."""
         if event == "metadata":
             _take_converse(self.reading, json_object(data))
+        elif event == "messageStop" and b'"guardrail_intervened"' in data:
+            _guarded(self.reading)
         elif event == "contentBlockDelta":
             self.reading.output_bytes += _said(data)
 
 
 _SAID = re.compile(
-    rb'"(?:text|input|thinking|partial_json|outputText|generation|completion|content)"'
-    rb'\s*:\s*"((?:[^"\\]|\\.)*)"'
+    rb'"(?:text|input|outputText|generation|completion|content)"\s*:\s*"((?:[^"\\]|\\.)*)"'
 )
 
 
@@ -140,19 +147,18 @@ def _said(data: bytes) -> int:
 
 
 def read_invoked(body: Json) -> Reading:
-    """Read what a model gave, in its own format; the headers count where it does not."""
+    """Read what a model gave in its own format; where that has no counts, the headers do."""
     reading = Reading(finished=True, problem=NO_USAGE)
     try:
         if "input_tokens" in part(body, "usage"):
             reading = read_message(body)
             reading.response_model = None
-        else:
-            reading.usage = _own_usage(body)
-            reading.problem = NO_USAGE if reading.usage is None else None
+        elif (usage := _own_usage(body)) is not None:
+            reading.usage, reading.problem = usage, None
     except UnreadableUsage as error:
         reading.problem = f"unreadable usage: {error}"
     if "amazon-bedrock-guardrailAction" in body:
-        reading.notes.append(GUARDED)
+        _guarded(reading)
     return reading
 
 
@@ -163,11 +169,9 @@ def _own_usage(body: Json) -> Usage | None:
         return token_usage(usage)
     if "prompt_tokens" in usage:
         return chat_usage(usage)
-    if "inputTextTokenCount" in body and isinstance(body.get("results"), list):
-        written = [count(result, "tokenCount") or 0 for result in body["results"]]
+    if "inputTextTokenCount" in body and ("results" in body or "embedding" in body):
+        written = [count(result, "tokenCount") or 0 for result in _objects(body.get("results"))]
         return Usage(_needed(body, "inputTextTokenCount"), sum(written))
-    if "inputTextTokenCount" in body and "embedding" in body:
-        return Usage(_needed(body, "inputTextTokenCount"), 0)
     if "prompt_token_count" in body:
         return Usage(_needed(body, "prompt_token_count"), _needed(body, "generation_token_count"))
     return None
@@ -177,11 +181,11 @@ class InvokeStream:
     """Chunks of a model's own stream, the last with `amazon-bedrock-invocationMetrics`.
 
     The metrics are the count of who bills, so they win; Claude's own events add what the
-    metrics lack. Titan gives counts of its own where a guardrail stepped in, no metrics.
+    metrics lack. Where a guardrail blocked the input, Titan gives its own counts instead.
     """
 
     def __init__(self) -> None:
-        self.reading = Reading(problem=CUT_SHORT)
+        self.reading = Reading(problem=f"the stream ended before {METRICS}")
         self._claude: MessageStream | None = None
         self._titan_input: int | None = None
 
@@ -190,8 +194,8 @@ class InvokeStream:
         if event != "chunk":
             return
         chunk = b64decode(str(json_object(data).get("bytes")), validate=True)
-        if b'"amazon-bedrock-guardrailAction"' in chunk and GUARDED not in self.reading.notes:
-            self.reading.notes.append(GUARDED)
+        if b'"amazon-bedrock-guardrailAction"' in chunk:
+            _guarded(self.reading)
         if self._claude is None and b'"message_start"' in chunk:
             self._claude = MessageStream()
             self._claude.reading = self.reading
@@ -199,29 +203,103 @@ class InvokeStream:
             self._claude.message(None, chunk)
             self.reading.response_model = None
         else:
-            self.reading.output_bytes += sum(len(match[1]) for match in _SAID.finditer(chunk))
+            self.reading.output_bytes += _said(chunk)
         if b'"amazon-bedrock-invocationMetrics"' in chunk:
             body = json_object(chunk)
-            self._settle(lambda: self._metrics(body))
+            _settle(self.reading, lambda: self._metrics_usage(body))
         elif b'TextTokenCount"' in chunk:
-            body = json_object(chunk)
-            self._titan_input = count(body, "inputTextTokenCount") or self._titan_input
-            if body.get("completionReason"):
-                self._settle(
-                    lambda: Usage(self._titan_input, count(body, "totalOutputTextTokenCount"))
-                )
+            self._take_titan(json_object(chunk))
 
-    def _settle(self, usage: Callable[[], Usage]) -> None:
-        self.reading.finished = True
-        try:
-            self.reading.usage, self.reading.problem = usage(), None
-        except UnreadableUsage as error:
-            self.reading.usage, self.reading.problem = None, f"unreadable usage: {error}"
-
-    def _metrics(self, body: Json) -> Usage:
+    def _metrics_usage(self, body: Json) -> Usage:
         metrics, last = part(body, METRICS), part(body, "usage")
         claude = self.reading.usage or Usage()
-        fresh = _needed(metrics, "inputTokenCount")
-        read, written = (
-            _first(metrics_count, count(last, key), known) for metrics_count, key, known in ()
+        read = _first(
+            count(metrics, "cacheReadInputTokenCount"),
+            count(last, "cache_read_input_tokens"),
+            claude.cache_read_input_tokens,
         )
+        written = _first(
+            count(metrics, "cacheWriteInputTokenCount"),
+            count(last, "cache_creation_input_tokens"),
+            claude.cache_write_input_tokens,
+        )
+        fresh = _needed(metrics, "inputTokenCount")
+        same = claude.cache_write_input_tokens == written
+        return _usage(
+            fresh if fresh == claude.input_tokens else fresh + read + written,
+            _needed(metrics, "outputTokenCount"),
+            read,
+            written,
+            claude.detail if same else detail(web_searches=claude.detail.get("web_searches")),
+        )
+
+    def _take_titan(self, body: Json) -> None:
+        input_tokens = count(body, "inputTextTokenCount")
+        self._titan_input = self._titan_input if input_tokens is None else input_tokens
+        output = count(body, "totalOutputTextTokenCount")
+        if output is not None:  # in the last chunk alone
+            _settle(self.reading, lambda: Usage(self._titan_input, output))
+
+
+def header_usage(headers: Mapping[str, str]) -> Usage | None:
+    """Read the counts in the headers of InvokeModel's answer.
+
+    Raises:
+        UnreadableUsage: when they are not numbers of tokens.
+    """
+    counts = {key: _number(headers.get(f"{_PREFIX}{key}-token-count")) for key in _COUNTED}
+    fresh = count(counts, "input")
+    if fresh is None:
+        return None
+    read, written = count(counts, "cache-read-input"), count(counts, "cache-write-input")
+    cached = (read or 0) + (written or 0)
+    return _usage(fresh + cached, count(counts, "output"), read or 0, written or 0, detail())
+
+
+_PREFIX = "x-amzn-bedrock-"
+_COUNTED = ("input", "output", "cache-read-input", "cache-write-input")
+
+
+def _number(value: str | None) -> int | str | None:
+    return int(value) if value and re.fullmatch("[0-9]{1,15}", value) else value
+
+
+def embedded_header_usage(headers: Mapping[str, str]) -> Usage | None:
+    """Read the same of an embedding, which has no output to count."""
+    usage = header_usage(headers)
+    return usage and Usage(usage.input_tokens, 0)
+
+
+# An ARN ends in the name of a public model, or in an id of the user's own.
+_ARN = r"/model/(?:arn(?::|%3A).+(?:/|%2F))?"
+_IN_NAME = r"(?:(?!%2F)[^/])"
+
+
+def _path(name: str, *operations: str) -> re.Pattern[str]:
+    return re.compile(rf"{_ARN}(?P<model>{name})/(?:{'|'.join(operations)})$", re.IGNORECASE)
+
+
+FORMATS = (
+    WireFormat(
+        api="bedrock.converse",
+        operation="chat",
+        path=_path(f"{_IN_NAME}+", "converse", "converse-stream"),
+        read=read_converse,
+        stream=ConverseStream,
+    ),
+    WireFormat(
+        api="bedrock.embed",
+        operation="embeddings",
+        path=_path(f"{_IN_NAME}*embed{_IN_NAME}*", "invoke"),
+        read=read_invoked,
+        read_headers=embedded_header_usage,
+    ),
+    WireFormat(
+        api="bedrock.invoke",
+        operation="chat",
+        path=_path(f"{_IN_NAME}+", "invoke", "invoke-with-response-stream"),
+        read=read_invoked,
+        stream=InvokeStream,
+        read_headers=header_usage,
+    ),
+)

@@ -60,6 +60,7 @@ CREATE TABLE usage_events (
     usage_detail TEXT,             -- JSON object: unit -> count
     cost_pico_usd INTEGER,         -- NULL when unknown
     price_id INTEGER NOT NULL REFERENCES prices (id),
+    price_context TEXT,            -- JSON object: what of the response chose the price
     status TEXT NOT NULL,          -- ok, estimated, incomplete, unmetered
     reason TEXT,
     latency_ms INTEGER,

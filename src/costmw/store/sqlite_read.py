@@ -89,7 +89,8 @@ SELECT
     e.seq, e.id, e.created_at, e.request_id, e.first_in_request, e.operation, e.api, e.provider,
     e.request_model, e.response_model, e.input_tokens, e.output_tokens,
     e.cache_read_input_tokens, e.cache_write_input_tokens, e.reasoning_output_tokens,
-    e.usage_detail, e.cost_pico_usd, e.status, e.reason, e.latency_ms, e.time_to_first_chunk_ms,
+    e.usage_detail, e.cost_pico_usd, e.price_context,
+    e.status, e.reason, e.latency_ms, e.time_to_first_chunk_ms,
     e.api_key_id, e.response_id, e.trace_id, s.tags, p.source, p.ref, p.units
 FROM usage_events e
 JOIN tag_sets s ON s.id = e.tag_set_id
@@ -278,6 +279,7 @@ class SqliteSnapshot:
             api_key_id=row["api_key_id"],
             response_id=row["response_id"],
             trace_id=row["trace_id"],
+            price_context=json.loads(row["price_context"] or "{}"),
         )
 
 

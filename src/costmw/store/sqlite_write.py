@@ -19,9 +19,9 @@ INSERT INTO usage_events (
     id, created_at, request_id, first_in_request, operation, api, provider,
     request_model, response_model, input_tokens, output_tokens,
     cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens,
-    usage_detail, cost_pico_usd, price_id, status, reason, latency_ms,
+    usage_detail, cost_pico_usd, price_id, price_context, status, reason, latency_ms,
     time_to_first_chunk_ms, tag_set_id, api_key_id, response_id, trace_id
-) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -139,6 +139,7 @@ class RecordInserter:
             _json(usage.detail) if usage.detail else None,
             event.price.cost_pico_usd,
             self._price(connection, event.price),
+            _json(event.price_context) if event.price_context else None,
             event.status,
             event.reason,
             event.latency_ms,
