@@ -114,16 +114,17 @@ def as_bytes(value: Any) -> bytes:
 
 
 class RecordedStream(httpx2.SyncByteStream):
-    """A body in chunks of random size."""
+    """A body in chunks of random size, or of `size` bytes."""
 
-    def __init__(self, body: bytes, chance: random.Random) -> None:
+    def __init__(self, body: bytes, chance: random.Random, size: int | None) -> None:
         self._body = body
         self._chance = chance
+        self._size = size
 
     def __iter__(self) -> Iterator[bytes]:
         start = 0
         while start < len(self._body):
-            size = self._chance.choice((1, 3, 17, 200, 4096))
+            size = self._size or self._chance.choice((1, 3, 17, 200, 4096))
             yield self._body[start : start + size]
             start += size
 
@@ -133,6 +134,7 @@ class RecordedTransport(httpx2.BaseTransport):
 
     def __init__(self, chance: random.Random) -> None:
         self.exchange: Exchange | None = None
+        self.chunk_bytes: int | None = None
         self._chance = chance
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -140,7 +142,7 @@ class RecordedTransport(httpx2.BaseTransport):
         return httpx2.Response(
             self.exchange.status,
             headers=self.exchange.headers,
-            stream=RecordedStream(self.exchange.body, self._chance),
+            stream=RecordedStream(self.exchange.body, self._chance, self.chunk_bytes),
         )
 
 
@@ -154,6 +156,15 @@ class Replay:
         self._client = self.meter.instrument(httpx2.Client(transport=self._transport))
         # Servers of one's own are reached through OpenAI's SDK, whose class implies the API.
         self._openai = self.meter.instrument(httpx2.Client(transport=self._transport), api="openai")
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        """How many bytes a chunk has; None for a random number."""
+        return self._transport.chunk_bytes
+
+    @chunk_bytes.setter
+    def chunk_bytes(self, size: int | None) -> None:
+        self._transport.chunk_bytes = size
 
     def run(self, exchange: Exchange) -> list[UsageEvent]:
         """Replay one exchange; gives its new rows. The app must see the recorded bytes."""
@@ -172,9 +183,15 @@ class Replay:
         if seen != exchange.body and b'"stream_options"' not in response.request.content:
             raise AssertionError("the app saw other bytes than were sent")
         assert self.meter.flush(60)
+        rows: list[UsageEvent] = []
         with self.meter.store.snapshot() as snapshot:
-            found = snapshot.events(scope={}, limit=10_000)
-        return [event for seq, event in reversed(found) if seq > before]
+            position: int | None = None
+            while page := snapshot.events(scope={}, limit=20, before=position):
+                rows += [event for seq, event in page if seq > before]
+                position = page[-1][0]
+                if position <= before:
+                    break
+        return rows[::-1]
 
     def _position(self) -> int:
         assert self.meter.flush(60)

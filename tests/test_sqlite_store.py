@@ -681,7 +681,6 @@ class TestTags:
         key, value = "needle'\"key", "needle'\"value"
         store.write([an_event(tags={key: value})])
         with store.snapshot() as snapshot:
-            snapshot._connection.set_trace_callback(None)
             original = snapshot._connection
 
             class Watched:

@@ -342,10 +342,11 @@ def test_a_websockets_calls_are_tagged_for_as_long_as_it_is_open(
 ) -> None:
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
-        async for message in websocket.iter_text():
-            with tag(feature=message):
+        for _ in range(2):
+            with tag(feature=await websocket.receive_text()):
                 await websocket.send_text(await ask(llm))
-        await asyncio.to_thread(ask_sync, sync_llm)
+        await websocket.send_text(await asyncio.to_thread(ask_sync, sync_llm))
+        await websocket.close()
 
     app = metered_app(
         meter,
@@ -356,6 +357,7 @@ def test_a_websockets_calls_are_tagged_for_as_long_as_it_is_open(
         for feature in ("one", "two"):
             websocket.send_text(feature)
             assert websocket.receive_text().startswith("Hello")
+        assert websocket.receive_text().startswith("Hello")
 
     whole = {"route": "/chat/{room}", "tenant": "blue"}
     assert tags_of(meter) == [whole | {"feature": "one"}, whole | {"feature": "two"}, whole]

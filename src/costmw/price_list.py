@@ -93,12 +93,9 @@ class UnitPrices:
         return self._rates[key]
 
     def _find_rates(self, names: list[str], tier: int) -> Rates:
-        # Parts of one each, in totals that have room for all of them, inside of the tier.
-        room = 1000 + (self._starts[tier - 1] if tier else 0)
-        base = {name: room if name in ("input_tokens", "output_tokens") else 1 for name in names}
-        for whole in ("cache_read_tokens", "cache_write_tokens"):
-            if whole in base:
-                base[whole] = 10
+        base = _nested_counts(names)
+        if tier and "input_tokens" in base:
+            base["input_tokens"] += self._starts[tier - 1]
         at_base = self._ask(base)
         rates = {name: self._ask({**base, name: base[name] + 1}) - at_base for name in names}
         request = at_base - sum(rates[name] * base[name] for name in names)
@@ -148,6 +145,21 @@ def _parts(names: Sequence[str]) -> Iterable[tuple[str, str]]:
                 yield part, whole
 
 
+def _nested_counts(names: Sequence[str]) -> dict[str, int]:
+    """Counts that fit into each other, with room for one more of each."""
+    parts: dict[str, list[str]] = {}
+    for part, whole in _parts(names):
+        parts.setdefault(whole, []).append(part)
+    counts: dict[str, int] = {}
+
+    def count(name: str) -> int:
+        if name not in counts:
+            counts[name] = 2 + sum(count(part) for part in parts.get(name, ()))
+        return counts[name]
+
+    return {name: count(name) for name in names}
+
+
 def uncovered(names: Iterable[str], units: Mapping[str, str]) -> Iterable[str]:
     """The counts that no unit price covers, not even one of a wider unit."""
     from genai_prices.data_units import unit_data
@@ -164,16 +176,18 @@ def uncovered(names: Iterable[str], units: Mapping[str, str]) -> Iterable[str]:
 
 
 def counts_of(usage: Usage) -> dict[str, int]:
-    """The counts that are not 0, under the list's names."""
-    counts = {
+    """The counts under the list's names: totals that are not 0, and all of the detail.
+
+    The list asks for some parts even where they are 0.
+    """
+    totals = {
         "input_tokens": usage.input_tokens or 0,
         "output_tokens": usage.output_tokens or 0,
         "cache_read_tokens": usage.cache_read_input_tokens,
         "cache_write_tokens": usage.cache_write_input_tokens,
         "output_reasoning_tokens": usage.reasoning_output_tokens,
-        **usage.detail,
     }
-    return {name: count for name, count in counts.items() if count}
+    return {**{name: count for name, count in totals.items() if count}, **usage.detail}
 
 
 @dataclass(frozen=True, slots=True)

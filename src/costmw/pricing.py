@@ -81,6 +81,8 @@ class Pricing:
         if provider is None:
             return unpriced("unknown host: pass provider= to instrument()")
         billed_by = find_provider(provider)
+        for prefix in billed_by.model_prefixes:
+            model = model.removeprefix(prefix)
         listed = self._list.find(billed_by.price_id, model, at, context)
         if listed is None:
             return unpriced(
@@ -108,8 +110,8 @@ def _product(
         return unpriced(f"{ref} cannot price this usage: {error}")
     if not unit_prices.has_prices:
         return unpriced(f"{ref} has no prices")
-    if rates.missing:
-        missing = f"no price for {', '.join(rates.missing)}"
+    if absent := [name for name in rates.missing if counts[name]]:
+        missing = f"no price for {', '.join(absent)}"
         reason = f"{reason}; {missing}" if reason else missing
     return _stored(cost, source, ref, rates.units, reason)
 

@@ -72,7 +72,7 @@ class ClientCapture:
         call = self.meter.start_call(
             match,
             match.model or _model(body),
-            _api_key(request.headers),
+            _api_key(request),
             request_bytes=int(request.headers.get("content-length") or 0),
             request_usage=read_request(body) if read_request else None,
         )
@@ -295,12 +295,15 @@ def _model(body: Mapping[str, Any]) -> str | None:
     return model[:256] if isinstance(model, str) else None
 
 
-def _api_key(headers: Any) -> str | None:
+def _api_key(request: Any) -> str | None:
     """The key that the request is billed to, wherever the providers look for it."""
+    headers = request.headers
     bearer = headers.get("authorization", "")
     return (
         headers.get("x-api-key")
         or headers.get("api-key")
+        or headers.get("x-goog-api-key")
+        or request.url.params.get("key")
         or (bearer[7:] if bearer[:7].lower() == "bearer " else None)
     )
 

@@ -15,6 +15,7 @@ from costmw.capture.framing import (
     ServerSentEvents,
     WholeBody,
 )
+from costmw.events import Usage
 from costmw.providers.base import Reading, SelectiveReader, StreamReader, WireFormat
 
 CUT_SHORT = "the body was not read to its end"
@@ -50,6 +51,10 @@ class BodyReader:
         self._decode: Decode | None = None
         # Nothing more is looked at: the body says nothing, or makes no sense.
         self._deaf = wire.read_request is not None
+        self._in_headers: Usage | None = None
+        self._wrong_headers: str | None = None
+        if wire.read_headers is not None:
+            self._read_headers()
         try:
             self._decode = decoder(encoding)
         except DecodingError as error:
@@ -91,8 +96,8 @@ class BodyReader:
                 self._give_up(str(error))
         if self._wire.read_request is not None:
             self.reading = self._wire.read({})
-        if self._wire.read_headers is not None and self.reading.usage is None:
-            self._read_headers()
+        if self.reading.usage is None and self._wrong_headers:
+            self.reading.problem = self._wrong_headers
 
     def _choose_framing(self, start: bytes) -> Framing:
         """By the content type; where there is none, by how the body starts."""
@@ -126,24 +131,31 @@ class BodyReader:
                 self.reading = self._stream.reading
             else:
                 self.reading = read_json(self._wire, data)
+            self._prefer_headers()
         except ValueError as error:
             self._give_up(f"a message is not what {self._wire.api} documents: {error}")
 
     def _read_headers(self) -> None:
         assert self._wire.read_headers is not None
         try:
-            usage = self._wire.read_headers(self._headers)
+            self._in_headers = self._wire.read_headers(self._headers)
         except ValueError as error:
-            self.reading.problem = f"unreadable usage in the headers: {error}"
-            return
-        if usage is not None:
-            self.reading.usage, self.reading.problem = usage, None
+            self._wrong_headers = f"unreadable usage in the headers: {error}"
+        else:
+            self._prefer_headers()
+
+    def _prefer_headers(self) -> None:
+        """Headers are sent whole, before the body: what they count is exact at once."""
+        if self._in_headers is not None:
+            self.reading.usage, self.reading.problem = self._in_headers, None
+            self.reading.finished, self.reading.unreadable = True, False
 
     def _give_up(self, problem: str) -> None:
         self._deaf = True
         self.reading.usage = None
         self.reading.unreadable = True
         self.reading.problem = problem[:300]
+        self._prefer_headers()
 
 
 def read_json(wire: WireFormat, body: bytes) -> Reading:

@@ -144,10 +144,10 @@ class WireFormat:
     which the results were asked for. `read` takes a JSON object, `read_array` a JSON
     array of objects where the provider may stream as one. `stream` makes a reader for
     messages. `read_headers` takes the response's headers (lower-case names) for APIs
-    that report usage there; `read_request` the JSON that was sent, for APIs that bill
-    by what is sent and answer with something else than JSON. `lines` says that a
-    stream is one JSON object a line.
-    `include_usage` says that a stream carries usage only when the request asks by
+    that report usage there, which then wins over the body's; `read_request` the JSON
+    that was sent, for APIs that bill by what is sent and answer with something else
+    than JSON. `lines` says that a stream is one JSON object a line. `include_usage`
+    says that a stream carries usage only when the request asks by
     `stream_options.include_usage`.
     """
 

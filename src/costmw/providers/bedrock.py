@@ -13,7 +13,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 
-from costmw.events import Usage
+from costmw.events import NOTHING, Usage
 from costmw.providers.anthropic import MessageStream, read_message
 from costmw.providers.base import (
     Json,
@@ -49,15 +49,15 @@ def token_usage(usage: Json) -> Usage:
     if total not in (None, fresh + output, fresh + output + cached):
         raise UnreadableUsage(f"totalTokens is {total}, its parts are {fresh + output + cached}")
     is_inside = total == fresh + output and fresh >= cached
-    details = usage.get("cacheDetails")
-    by_ttl = {text(entry, "ttl"): count(entry, "inputTokens") for entry in _objects(details)}
-    return _usage(
-        fresh if is_inside else fresh + cached,
-        output,
-        read,
-        written,
-        detail(cache_write_5m_tokens=by_ttl.get("5m"), cache_write_1h_tokens=by_ttl.get("1h")),
-    )
+    by_ttl = {
+        text(entry, "ttl"): count(entry, "inputTokens")
+        for entry in _objects(usage.get("cacheDetails"))
+    }
+    if sum(filter(None, by_ttl.values())) > written:
+        raise UnreadableUsage(f"cacheDetails exceeds the {written} tokens written")
+    split = detail(cache_write_5m_tokens=by_ttl.get("5m"), cache_write_1h_tokens=by_ttl.get("1h"))
+    total_in = fresh if is_inside else fresh + cached
+    return check(Usage(total_in, output, read, written, detail=split))
 
 
 def _needed(usage: Json, key: str) -> int:
@@ -73,15 +73,6 @@ def _first(*counts: int | None) -> int:
 
 def _objects(value: object) -> list[Json]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _usage(
-    total_in: int, output: int | None, read: int, written: int, more: Mapping[str, int]
-) -> Usage:
-    split = more.get("cache_write_5m_tokens", 0) + more.get("cache_write_1h_tokens", 0)
-    if split > written:
-        raise UnreadableUsage(f"by TTL {split} tokens were written to the cache, of {written}")
-    return check(Usage(total_in, output, read, written, detail=more))
 
 
 def read_converse(body: Json) -> Reading:
@@ -170,7 +161,7 @@ def _own_usage(body: Json) -> Usage | None:
     if "prompt_tokens" in usage:
         return chat_usage(usage)
     if "inputTextTokenCount" in body and ("results" in body or "embedding" in body):
-        written = [count(result, "tokenCount") or 0 for result in _objects(body.get("results"))]
+        written = [_needed(result, "tokenCount") for result in _objects(body.get("results"))]
         return Usage(_needed(body, "inputTextTokenCount"), sum(written))
     if "prompt_token_count" in body:
         return Usage(_needed(body, "prompt_token_count"), _needed(body, "generation_token_count"))
@@ -223,19 +214,22 @@ class InvokeStream:
             count(last, "cache_creation_input_tokens"),
             claude.cache_write_input_tokens,
         )
-        fresh = _needed(metrics, "inputTokenCount")
+        fresh, output = _needed(metrics, "inputTokenCount"), _needed(metrics, "outputTokenCount")
+        cached = claude.cache_read_input_tokens + claude.cache_write_input_tokens
+        is_inside = cached and fresh == claude.input_tokens
         same = claude.cache_write_input_tokens == written
-        return _usage(
-            fresh if fresh == claude.input_tokens else fresh + read + written,
-            _needed(metrics, "outputTokenCount"),
+        return Usage(
+            fresh if is_inside else fresh + read + written,
+            output,
             read,
             written,
-            claude.detail if same else detail(web_searches=claude.detail.get("web_searches")),
+            min(claude.reasoning_output_tokens, output),
+            claude.detail if same else NOTHING,
         )
 
     def _take_titan(self, body: Json) -> None:
-        input_tokens = count(body, "inputTextTokenCount")
-        self._titan_input = self._titan_input if input_tokens is None else input_tokens
+        if (read := count(body, "inputTextTokenCount")) is not None:
+            self._titan_input = read
         output = count(body, "totalOutputTextTokenCount")
         if output is not None:  # in the last chunk alone
             _settle(self.reading, lambda: Usage(self._titan_input, output))
@@ -251,9 +245,8 @@ def header_usage(headers: Mapping[str, str]) -> Usage | None:
     fresh = count(counts, "input")
     if fresh is None:
         return None
-    read, written = count(counts, "cache-read-input"), count(counts, "cache-write-input")
-    cached = (read or 0) + (written or 0)
-    return _usage(fresh + cached, count(counts, "output"), read or 0, written or 0, detail())
+    read, written = (count(counts, key) or 0 for key in _COUNTED[2:])
+    return Usage(fresh + read + written, count(counts, "output"), read, written)
 
 
 _PREFIX = "x-amzn-bedrock-"

@@ -23,7 +23,6 @@ from costmw.providers.base import (
     WireFormat,
     check,
     count,
-    event_type,
     json_object,
     part,
     text,
@@ -46,15 +45,16 @@ def metadata_usage(meta: Json, searches: int = 0) -> Usage:
     """
     prompt, total = count(meta, "promptTokenCount"), count(meta, "totalTokenCount")
     tools = count(meta, "toolUsePromptTokenCount") or 0
-    thoughts = count(meta, "thoughtsTokenCount")
-    output = (count(meta, "candidatesTokenCount") or 0) + (thoughts or 0)
+    answer, thoughts = count(meta, "candidatesTokenCount"), count(meta, "thoughtsTokenCount")
+    output = (answer or 0) + (thoughts or 0)
     if total is not None:
         prompt = max(total - tools - output, 0) if prompt is None else prompt
         rest = total - prompt - tools - output
         if rest == -tools:
             tools = 0  # inside the prompt
         elif rest > 0 and thoughts is None:
-            output += rest  # thoughts that only the total counts
+            output += rest  # that only the total counts: thoughts, where there is an answer
+            thoughts = 0 if answer is None else rest
         elif rest:
             raise UnreadableUsage(f"totalTokenCount is {total}, its parts are {total - rest}")
     cached = count(meta, "cachedContentTokenCount") or 0
@@ -89,7 +89,7 @@ def _by_modality(meta: Json, *keys: str) -> dict[str, int]:
         entries = meta.get(key)
         if entries is not None and not isinstance(entries, list):
             raise UnreadableUsage(f"{key} is {type(entries).__name__}, not a list")
-        for entry in _objects(entries):
+        for entry in objects(entries):
             modality = _enum(entry.get("modality"), _MODALITIES).lower()
             modality = "image" if modality == "document" else modality
             tokens = count(entry, "tokenCount") or count(entry, "tokens")
@@ -107,20 +107,22 @@ def _enum(value: object, names: Sequence[str]) -> str:
     return names[value] if 0 <= value < len(names) else f"NUMBER_{value}"
 
 
-def _objects(value: object) -> list[Json]:
+def objects(value: object) -> list[Json]:
+    """The objects of an array; none when it is something else."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _note(reading: Reading, note: str) -> None:
+def add_note(reading: Reading, note: str) -> None:
+    """Note what is billed beside the usage, once."""
     if note not in reading.notes:
         reading.notes.append(note)
 
 
-def _take_tier(reading: Reading, tier: object, traffic: object = None) -> None:
+def take_tier(reading: Reading, tier: object, traffic: object = None) -> None:
     """Keep how the request was processed, where that chooses its price."""
     name = _enum(traffic, _TRAFFIC).removeprefix("ON_DEMAND").removeprefix("_")
     if name == "PROVISIONED_THROUGHPUT":
-        _note(reading, PROVISIONED)
+        add_note(reading, PROVISIONED)
         return
     if name in ("", "TRAFFIC_TYPE_UNSPECIFIED") and isinstance(tier, str):
         name = tier.upper().removeprefix("SERVICE_TIER_")
@@ -128,9 +130,10 @@ def _take_tier(reading: Reading, tier: object, traffic: object = None) -> None:
         reading.price_context["service_tier"] = name.lower()[:64]
 
 
-def _take_usage(reading: Reading, meta: Json, searches: int = 0) -> None:
+def take_usage(reading: Reading, meta: Json, searches: int = 0) -> None:
+    """Take `usageMetadata`, and the web searches counted elsewhere in the response."""
     if searches and reading.response_model is None:
-        _note(reading, "Google searches are billed beside the tokens")
+        add_note(reading, "Google searches are billed beside the tokens")
         searches = 0
     elif re.match(r"gemini-[12]\D", reading.response_model or ""):
         searches = min(searches, 1)  # billed by the prompt; later models by the search
@@ -166,17 +169,17 @@ class GenerateStream:
             reading.response_model = model.rpartition("/")[2]
         reading.response_id = text(body, "responseId") or reading.response_id
         self._ended |= bool(part(body, "promptFeedback").get("blockReason"))
-        candidates = _objects(body.get("candidates"))
+        candidates = objects(body.get("candidates"))
         for candidate in candidates:
             self._take_candidate(candidate)
         meta = part(body, "usageMetadata")
-        _take_tier(reading, meta.get("serviceTier"), meta.get("trafficType"))
+        take_tier(reading, meta.get("serviceTier"), meta.get("trafficType"))
         if any(key.endswith("TokenCount") for key in meta):
             self._meta, self._stale = meta, False
         elif candidates:
             self._stale = True
         if self._meta is not None:
-            _take_usage(reading, self._meta, len(self._queries))
+            take_usage(reading, self._meta, len(self._queries))
         elif self._ended:
             reading.problem = NO_USAGE
         # Counts from before the last words are a running total.
@@ -191,7 +194,7 @@ class GenerateStream:
         else:
             self._running.discard(index)
             self._ended = True
-        for said in _objects(part(candidate, "content").get("parts")):
+        for said in objects(part(candidate, "content").get("parts")):
             self.reading.output_bytes += text_bytes(said.get("text"))
             if "functionCall" in said:
                 self.reading.output_bytes += len(to_json(said["functionCall"]))
@@ -200,8 +203,8 @@ class GenerateStream:
         if isinstance(queries, list):
             # Empty and repeated ones are not billed.
             self._queries.update(query for query in queries if query and isinstance(query, str))
-        if any("maps" in chunk for chunk in _objects(grounding.get("groundingChunks"))):
-            _note(self.reading, "grounding by google_maps is billed beside the tokens")
+        if any("maps" in chunk for chunk in objects(grounding.get("groundingChunks"))):
+            add_note(self.reading, "grounding by google_maps is billed beside the tokens")
 
 
 def read_generated(body: Json) -> Reading:
@@ -225,14 +228,14 @@ def read_embedded(body: Json) -> Reading:
     """Read what `embedContent` or `batchEmbedContents` gave; older models tell no usage."""
     reading = Reading(finished=True, problem=NO_USAGE)
     if meta := part(body, "usageMetadata"):
-        _take_usage(reading, meta)
+        take_usage(reading, meta)
     return reading
 
 
 def read_predicted(body: Json, *, by_character: bool = True) -> Reading:
     """Read embeddings that `predict` gave: tokens by input, characters of all together."""
     reading = Reading(finished=True, problem=NO_USAGE)
-    embeddings = [part(item, "embeddings") for item in _objects(body.get("predictions"))]
+    embeddings = [part(item, "embeddings") for item in objects(body.get("predictions"))]
     tokens = [count(part(embedding, "statistics"), "token_count") for embedding in embeddings]
     known = [n for n in tokens if n is not None]
     if known and len(known) == len(tokens):
@@ -241,68 +244,6 @@ def read_predicted(body: Json, *, by_character: bool = True) -> Reading:
         reading.usage, reading.problem = Usage(sum(known), 0, detail=detail), None
     return reading
 
-
-_AS_METADATA = {
-    "total_input_tokens": "promptTokenCount",
-    "total_output_tokens": "candidatesTokenCount",
-    "total_thought_tokens": "thoughtsTokenCount",
-    "total_tool_use_tokens": "toolUsePromptTokenCount",
-    "total_cached_tokens": "cachedContentTokenCount",
-    "total_tokens": "totalTokenCount",
-    "input_tokens_by_modality": "promptTokensDetails",
-    "output_tokens_by_modality": "candidatesTokensDetails",
-    "tool_use_tokens_by_modality": "toolUsePromptTokensDetails",
-    "cached_tokens_by_modality": "cacheTokensDetails",
-}
-
-
-def read_interaction(body: Json) -> Reading:
-    """Read an `interaction`, ended or still running in the background."""
-    reading = Reading(problem=NO_USAGE)
-    _take_interaction(reading, body)
-    return reading
-
-
-def _take_interaction(reading: Reading, body: Json) -> None:
-    reading.response_model = text(body, "model") or text(body, "agent") or reading.response_model
-    reading.response_id = reading.result_id = text(body, "id") or reading.result_id
-    reading.pending = body.get("status") in ("in_progress", "queued")
-    reading.finished = True
-    _take_tier(reading, body.get("service_tier"))
-    usage = part(body, "usage")
-    searches = 0
-    for tool in _objects(usage.get("grounding_tool_count")):
-        if tool.get("type") == "google_search":
-            searches += count(tool, "count") or 0
-        else:
-            _note(reading, f"grounding by {text(tool, 'type')} is billed beside the tokens")
-    if usage:
-        meta = {new: usage[old] for old, new in _AS_METADATA.items() if old in usage}
-        _take_usage(reading, meta, searches)
-
-
-class InteractionStream:
-    """Events up to `interaction.completed`; usage in earlier ones is a running total."""
-
-    def __init__(self) -> None:
-        self.reading = Reading(problem="the stream ended before interaction.completed")
-
-    def message(self, event: str | None, data: bytes) -> None:
-        """Take one event."""
-        name = event or event_type(data, _KNOWN)
-        if name in ("interaction.completed", "interaction.complete"):
-            self.reading.problem = NO_USAGE
-            _take_interaction(self.reading, part(json_object(data), "interaction"))
-        elif name in ("interaction.created", "interaction.start"):
-            created = part(json_object(data), "interaction")
-            self.reading.response_model = text(created, "model") or text(created, "agent")
-            self.reading.response_id = self.reading.result_id = text(created, "id")
-        elif name in ("step.delta", "content.delta"):
-            self.reading.output_bytes += sum(len(match[1]) for match in _SAID.finditer(data))
-
-
-_KNOWN = re.compile(rb'"event_type"\s*:\s*"([a-z_.]+)"')
-_SAID = re.compile(rb'"(?:text|arguments)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 _NAME = r"(?P<model>(?:(?!%3A)[^/:])+)"
 
@@ -342,21 +283,6 @@ FORMATS = (
         operation="embeddings",
         path=_method(r"/models/(?P<model>[^/:]*embedding[^/:]*)", "predict"),
         read=read_predicted,
-    ),
-    WireFormat(
-        api="google.interactions",
-        operation="generate_content",
-        path=re.compile(r"/interactions$"),
-        read=read_interaction,
-        stream=InteractionStream,
-    ),
-    WireFormat(
-        api="google.interactions.retrieve",
-        operation="generate_content",
-        path=re.compile(r"/interactions/[^/:]+$"),
-        read=read_interaction,
-        stream=InteractionStream,
-        method="GET",
     ),
     WireFormat(
         api="google.anthropic",

@@ -46,7 +46,7 @@ def mistral_usage(usage: Json) -> Usage:
     if seconds is not None:
         # Audio alone needs no prompt tokens.
         usage = {**usage, "prompt_tokens": count(usage, "prompt_tokens") or 0}
-    read = openai.chat_usage(usage)
+    read = openai.chat_usage(usage, total_tells=False)
     prompt, output = read.input_tokens or 0, read.output_tokens or 0
     connected = count(usage, "connector_tokens") or 0
     if connected and count(usage, "total_tokens") != prompt + output:

@@ -5,7 +5,8 @@ are compatible. `prompt_tokens` includes cached tokens and `completion_tokens`
 reasoning, which is the form that `Usage` has; where a dialect differs, the total
 tells. Dialects: cached tokens as `prompt_cache_hit_tokens` (DeepSeek), as
 `cached_tokens` beside the totals (Together, Moonshot); usage under `x_groq` (Groq);
-reasoning beside the output (xAI); the provider's own cost (OpenRouter, Perplexity, xAI).
+reasoning beside the output (xAI), or in the total alone (Gemini); the provider's own
+cost (OpenRouter, Perplexity, xAI).
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ USD_TICKS = 10**10
 """xAI's `cost_in_usd_ticks` in one USD."""
 
 
-def chat_usage(usage: Json) -> Usage:
+def chat_usage(usage: Json, *, total_tells: bool = True) -> Usage:
     """Read a `usage` object with `prompt_tokens` and `completion_tokens`.
+
+    `total_tells` says that `total_tokens` is the sum of input and output, so that it
+    shows what the two leave out.
 
     Raises:
         UnreadableUsage: when it cannot be what is documented.
@@ -51,16 +55,24 @@ def chat_usage(usage: Json) -> Usage:
     written = part(usage, "completion_tokens_details") or part(usage, "completion_token_details")
     output = count(usage, "completion_tokens") or 0
     reasoning = count(written, "reasoning_tokens") or count(usage, "reasoning_tokens") or 0
-    if reasoning and count(usage, "total_tokens") == prompt + output + reasoning:
-        output += reasoning
+    cached = (
+        count(read, "cached_tokens")
+        or count(usage, "prompt_cache_hit_tokens")
+        or count(usage, "cached_tokens")
+        or 0
+    )
+    # What the total has beyond the two is one of their parts, told apart by its size.
+    total = count(usage, "total_tokens") if total_tells else None
+    beyond = (total or 0) - prompt - output
+    if beyond > 0 and beyond == cached:
+        prompt += cached
+    elif beyond > 0 and reasoning in (0, beyond):
+        output, reasoning = output + beyond, beyond
     return check(
         Usage(
             input_tokens=prompt,
             output_tokens=output,
-            cache_read_input_tokens=count(read, "cached_tokens")
-            or count(usage, "prompt_cache_hit_tokens")
-            or count(usage, "cached_tokens")
-            or 0,
+            cache_read_input_tokens=cached,
             cache_write_input_tokens=count(read, "cache_write_tokens") or 0,
             reasoning_output_tokens=reasoning,
             detail=detail(

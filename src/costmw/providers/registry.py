@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from costmw.errors import ConfigError
 from costmw.events import NO_TAGS
 from costmw.providers import (
     anthropic,
+    bedrock,
+    cohere,
+    google,
+    google_interactions,
+    huggingface,
+    mistral,
+    ollama,
     openai,
     openai_media,
     openai_responses,
     openai_runs,
+    voyage,
+    writer,
 )
 from costmw.providers.base import WireFormat
 
@@ -25,6 +36,14 @@ FAMILIES: Mapping[str, tuple[WireFormat, ...]] = {
         *openai_runs.FORMATS,
     ),
     "anthropic": anthropic.FORMATS,
+    "google": (*google.FORMATS, *google_interactions.FORMATS),
+    "bedrock": bedrock.FORMATS,
+    "mistral": mistral.FORMATS,
+    "cohere": cohere.FORMATS,
+    "voyage": voyage.FORMATS,
+    "huggingface": huggingface.FORMATS,
+    "ollama": ollama.FORMATS,
+    "writer": writer.FORMATS,
 }
 """Format families by name; the part of an `api` before the dot."""
 
@@ -33,8 +52,10 @@ FAMILIES: Mapping[str, tuple[WireFormat, ...]] = {
 class Provider:
     """Who bills: the OpenTelemetry name, the hosts, the formats spoken there.
 
-    A host that starts with a dot stands for every host that ends in it; a host with a
-    port for that port alone. `price_id` is the provider's id in the price list.
+    In a host `*` stands for one label, or a part of one; a host that starts with a dot
+    for every host that ends in it; a host with a port for that port alone. `price_id`
+    is the provider's id in the price list; `model_prefixes` are what it puts before the
+    names of models, and the list does not.
     `stream_usage` says that the provider documents `stream_options.include_usage`, so
     that asking for it is safe: always, or from an `api-version` on (`"2024-09-01"`).
     `own_cost` says that the cost in its responses is what it bills. `self_hosted`
@@ -46,6 +67,7 @@ class Provider:
     families: tuple[str, ...]
     price_id: str
     stream_usage: bool | str = False
+    model_prefixes: tuple[str, ...] = ()
     own_cost: bool = False
     self_hosted: bool = False
 
@@ -70,6 +92,86 @@ PROVIDERS = (
         families=("openai", "anthropic"),
         price_id="azure",
         stream_usage="2024-09-01",
+    ),
+    Provider(
+        name="gcp.gemini",
+        hosts=("generativelanguage.googleapis.com",),
+        families=("google", "openai"),
+        price_id="google",
+        model_prefixes=("models/",),
+        stream_usage=True,
+    ),
+    Provider(
+        name="gcp.vertex_ai",
+        hosts=(
+            "aiplatform.googleapis.com",
+            "*-aiplatform.googleapis.com",
+            "aiplatform.*.rep.googleapis.com",
+        ),
+        families=("google", "openai"),
+        price_id="google",
+        model_prefixes=("google/",),
+        stream_usage=True,
+    ),
+    Provider(
+        name="aws.bedrock",
+        hosts=(
+            "bedrock-runtime.*.amazonaws.com",
+            "bedrock-runtime-fips.*.amazonaws.com",
+            "bedrock-runtime.*.api.aws",
+            "bedrock-runtime-fips.*.api.aws",
+            "bedrock-runtime.*.amazonaws.com.cn",
+            "*.bedrock-runtime.*.vpce.amazonaws.com",
+            "bedrock-mantle.*.api.aws",
+        ),
+        families=("bedrock", "openai", "anthropic"),
+        price_id="aws",
+    ),
+    Provider(
+        name="mistral_ai",
+        hosts=(
+            "api.mistral.ai",
+            "api.eu.mistral.ai",
+            "api.us.mistral.ai",
+            "codestral.mistral.ai",
+        ),
+        families=("mistral",),
+        price_id="mistral",
+    ),
+    Provider(
+        name="cohere",
+        hosts=("api.cohere.com", "api.cohere.ai"),
+        families=("cohere", "openai"),
+        price_id="cohere",
+    ),
+    Provider(
+        name="voyageai",
+        hosts=("api.voyageai.com", "ai.mongodb.com"),
+        families=("voyage",),
+        price_id="voyageai",
+    ),
+    Provider(
+        name="writer",
+        hosts=("api.writer.com",),
+        families=("writer", "openai"),
+        price_id="writer",
+    ),
+    Provider(
+        name="huggingface",
+        hosts=(
+            ".endpoints.huggingface.cloud",
+            "router.huggingface.co",
+            "api-inference.huggingface.co",
+        ),
+        families=("huggingface", "openai"),
+        price_id="huggingface",
+    ),
+    Provider(
+        name="ollama",
+        hosts=("localhost:11434", "127.0.0.1:11434"),
+        families=("ollama", "openai", "anthropic"),
+        price_id="ollama",
+        self_hosted=True,
     ),
     Provider(
         name="groq",
@@ -139,7 +241,20 @@ PROVIDERS = (
 )
 
 _BY_NAME = {provider.name: provider for provider in PROVIDERS}
-_BY_PRICE_ID = {provider.price_id: provider for provider in PROVIDERS}
+# Where two share an id of the price list, the one that stands first has it.
+_BY_PRICE_ID = {provider.price_id: provider for provider in reversed(PROVIDERS)}
+
+
+def _host_pattern(host: str) -> str:
+    pattern = re.escape(host).replace(r"\*", "[a-z0-9-]+")
+    pattern = rf"[a-z0-9.-]+{pattern}" if host.startswith(".") else pattern
+    return pattern if ":" in host else rf"{pattern}(?::\d+)?"
+
+
+_HOSTS = [
+    (re.compile("|".join(map(_host_pattern, provider.hosts)), re.IGNORECASE), provider)
+    for provider in PROVIDERS
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +285,12 @@ def provider_of_host(host: str, hosts: Mapping[str, str]) -> Provider | None:
     name, _, _ = host.partition(":")
     if own := hosts.get(host) or hosts.get(name):
         return find_provider(own)
-    for provider in PROVIDERS:
-        for known in provider.hosts:
-            if known in (host, name) or (known.startswith(".") and name.endswith(known)):
-                return provider
-    return None
+    return _known_provider(host)
+
+
+@lru_cache(maxsize=1024)
+def _known_provider(host: str) -> Provider | None:
+    return next((provider for hosts, provider in _HOSTS if hosts.fullmatch(host)), None)
 
 
 def formats_of(api: str) -> tuple[WireFormat, ...]:

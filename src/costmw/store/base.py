@@ -160,5 +160,11 @@ class Store(Protocol):
     def close(self) -> None:
         """Release connections and files; the store can be opened again."""
 
-    def forget_connections(self) -> None:
-        """Drop what was inherited from a parent process, without touching its files."""
+    def before_fork(self) -> None:
+        """Come to rest: no connection to write with, no thread inside of the database."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Go on, without anything that belongs to the parent."""

@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 from costmw.config import Config, zone
 from costmw.errors import ConfigError, StoreBusy, StoreError
 from costmw.events import Record
+from costmw.store.fork_gate import ForkGate
 from costmw.store.migrations import migrations
 from costmw.store.sqlite_read import SqliteSnapshot
 from costmw.store.sqlite_write import RecordInserter
@@ -72,6 +73,7 @@ class SqliteStore:
         self._lock_file: int | None = None
         # A flock belongs to the open file: it keeps processes apart, and not threads.
         self._turn = threading.Lock()
+        self._gate = ForkGate()
         self._inserter = RecordInserter()
 
     @property
@@ -112,13 +114,16 @@ class SqliteStore:
         with self._translated():
             if self._zone is None:
                 self.open()
-            connection = self._connect(read_only=True)
+            gate = self._gate
+            with gate.inside():
+                connection = self._connect(read_only=True)
+            snapshot = SqliteSnapshot(connection, gate)
             try:
-                connection.execute("BEGIN")
-                connection.execute("SELECT 1 FROM settings").fetchone()  # the view is as of now
-                yield SqliteSnapshot(connection)
+                snapshot.begin()
+                yield snapshot
             finally:
-                connection.close()
+                with gate.inside():
+                    connection.close()
 
     def fingerprint_key(self) -> bytes:
         """Read or make `<file>.key`, readable by the owner alone."""
@@ -145,11 +150,19 @@ class SqliteStore:
                 os.close(self._lock_file)
                 self._lock_file = None
 
-    def forget_connections(self) -> None:
-        """Start without a connection: the writer closed it before the fork."""
-        self._connection = None
-        self._lock_file = None
+    def before_fork(self) -> None:
+        """Close what a child must not inherit, and wait for the statements of readers."""
+        self.close()
+        self._gate.shut(BUSY_TIMEOUT)
+
+    def after_fork_in_parent(self) -> None:
+        """Let readers go on."""
+        self._gate.open()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the connection was closed, the other threads are gone."""
         self._turn = threading.Lock()
+        self._gate = ForkGate()
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(

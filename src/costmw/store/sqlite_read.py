@@ -17,6 +17,7 @@ from uuid import UUID
 from costmw.errors import ConfigError
 from costmw.events import Price, Usage, UsageEvent
 from costmw.store.base import DIMENSIONS, Group, OutcomeCount, Query, TagScope, Totals
+from costmw.store.fork_gate import ForkGate
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -106,9 +107,19 @@ def micros(moment: datetime) -> int:
 class SqliteSnapshot:
     """A read transaction; see `Snapshot`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, gate: ForkGate) -> None:
         self._connection = connection
+        self._gate = gate
         connection.row_factory = sqlite3.Row
+
+    def begin(self) -> None:
+        """See the ledger as it is now from here on."""
+        self._rows("BEGIN")
+        self._rows("SELECT 1 FROM settings")
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        with self._gate.inside():
+            return self._connection.execute(sql, values).fetchall()
 
     def totals(self, query: Query) -> dict[Group, Totals]:
         """Sum the rows of each group, events first, then what amendments change."""
@@ -164,7 +175,7 @@ class SqliteSnapshot:
         sql.having_tags(query.where)
         if keys:
             sql.add(f"GROUP BY {', '.join(str(n + 1) for n in range(len(keys)))}")
-        for row in self._connection.execute(*sql.statement()):
+        for row in self._rows(*sql.statement()):
             found = Totals(
                 **{
                     name: row[len(keys) + 2 * n] * _SPLIT + row[len(keys) + 2 * n + 1]
@@ -182,9 +193,7 @@ class SqliteSnapshot:
         sql.add("WHERE e.seq < ?", 2**62 if before is None else before)
         sql.having_tags(scope)
         sql.add("ORDER BY e.seq DESC LIMIT ?", limit)
-        return [
-            (row["seq"], self._event(row)) for row in self._connection.execute(*sql.statement())
-        ]
+        return [(row["seq"], self._event(row)) for row in self._rows(*sql.statement())]
 
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         """One event by its id."""
@@ -192,8 +201,7 @@ class SqliteSnapshot:
         sql.add(_SELECT_EVENTS)
         sql.add("WHERE e.id = ?", event_id.bytes)
         sql.having_tags(scope)
-        row = self._connection.execute(*sql.statement()).fetchone()
-        return self._event(row) if row else None
+        return next(map(self._event, self._rows(*sql.statement())), None)
 
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of all tags, sorted."""
@@ -201,7 +209,7 @@ class SqliteSnapshot:
         sql.add("SELECT DISTINCT e.key FROM tags e WHERE 1")
         sql.having_tags(scope)
         sql.add("ORDER BY 1")
-        return [row[0] for row in self._connection.execute(*sql.statement())]
+        return [row[0] for row in self._rows(*sql.statement())]
 
     def outcomes(
         self, start: datetime, stop: datetime, *, scope: TagScope
@@ -215,23 +223,23 @@ class SqliteSnapshot:
         sql.add("GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3")
         return [
             OutcomeCount(kind, provider or None, model or None, count)
-            for kind, provider, model, count in self._connection.execute(*sql.statement())
+            for kind, provider, model, count in self._rows(*sql.statement())
         ]
 
     def position(self) -> int:
         """Grows with every event and amendment."""
-        rows = self._connection.execute(
+        ((position,),) = self._rows(
             "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence "
             "WHERE name IN ('usage_events', 'amendments')"
         )
-        return int(rows.fetchone()[0])
+        return int(position)
 
     def _event(self, row: sqlite3.Row) -> UsageEvent:
-        changes = self._connection.execute(
+        changes = self._rows(
             "SELECT a.*, p.source, p.ref, p.units FROM amendments a "
             "LEFT JOIN prices p ON p.id = a.price_id WHERE a.event_id = ? ORDER BY a.seq",
             (row["id"],),
-        ).fetchall()
+        )
 
         def amended(name: str) -> int | None:
             delta = sum(change[name] for change in changes)

@@ -119,7 +119,8 @@ class Writer:
         self._config = config
         self.counts = WriterCounts()
         self._make_locks()
-        _writers.add(self)
+        with _forking:
+            _writers.add(self)
 
     def _make_locks(self) -> None:
         self._queue: deque[tuple[Record, Acknowledgement]] = deque()
@@ -278,44 +279,50 @@ class Writer:
             )
 
     def before_fork(self) -> None:
-        """Come to rest: no lock held by another thread, no connection open."""
+        """Come to rest: no lock held by another thread, nobody inside of the store."""
         self._writing.acquire()
-        self._store.close()
+        try:
+            self._store.before_fork()
+        except Exception as error:  # noqa: BLE001 - the fork goes on
+            self._failed(error)
         self._wanted.acquire()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         self._wanted.release()
+        self._store.after_fork_in_parent()
         self._writing.release()
 
     def after_fork_in_child(self) -> None:
         """Start empty: what waits belongs to the parent, which commits it."""
-        self._store.forget_connections()
+        self._store.after_fork_in_child()
         self._make_locks()
         self.counts = WriterCounts()
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
-
-_forking = threading.Lock()
+# Held from before a fork until after it: the writers that came to rest are all there are.
+_forking = threading.RLock()
+_at_rest: list[Writer] = []
 
 
 def _before_fork() -> None:
     _forking.acquire()
-    for writer in list(_writers):
+    _at_rest.extend(_writers)
+    for writer in _at_rest:
         writer.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for writer in list(_writers):
-        writer.after_fork_in_parent()
+    while _at_rest:
+        _at_rest.pop().after_fork_in_parent()
     _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    for writer in list(_writers):
-        writer.after_fork_in_child()
+    while _at_rest:
+        _at_rest.pop().after_fork_in_child()
     _forking.release()
 
 
