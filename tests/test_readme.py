@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from conftest import events_of
 from costmw import Meter
+from costmw.price_overrides import load_overrides
+from costmw.providers.registry import PROVIDERS
 from costmw.testing import FakeProvider, Reply
 from test_sdk_matrix import RESPONSE, RESPONSE_USAGE
 
@@ -105,3 +108,16 @@ def test_the_table_of_extras_is_complete() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     table = README.split("## Extras")[1].split("##")[0]
     assert set(re.findall(r"`([a-z]+)`", table)) >= set(project["optional-dependencies"])
+
+
+def test_the_toml_block_is_a_price_file(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "prices.toml").write_text(block)
+    tuned, negotiated = load_overrides(tmp_path / "prices.toml")
+    assert (tuned.model, tuned.prices["input_mtok"]) == ("acme-tuned-1", Decimal("0.30"))
+    assert (negotiated.provider, str(negotiated.start)) == ("openai", "2026-12-01")
+
+
+def test_the_table_of_providers_is_complete() -> None:
+    table = README.split("| provider (`provider=`)")[1].split("Cached tokens")[0]
+    assert {p.name for p in PROVIDERS} == set(re.findall(r"\(`([a-z_.]+)`\)", table))
