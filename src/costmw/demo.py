@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmw import Budget, Meter
 from costmw.errors import ConfigError, MissingExtra
-from costmw.events import UsageEvent
+from costmw.events import UsageEvent, new_id
 
 if TYPE_CHECKING:
     from costmw.testing import Reply, RequestRecord
@@ -76,8 +77,8 @@ def run_demo(*, port: int = 0, seconds: float | None = None, store: str | None =
             store or f"sqlite:///{folder}/llmcost.db",
             tags={"environment": "demo"},
             budgets=[
-                Budget("all of the app", "60", period="month"),
-                Budget("each tenant", "30", per="tenant", period="month"),
+                Budget("all of the app", "15", period="month"),
+                Budget("each tenant", "6", per="tenant", period="month"),
             ],
         )
         meter.start()
@@ -111,8 +112,9 @@ def made_up_history(meter: Meter, now: datetime) -> Iterator[UsageEvent]:
         start = (now - timedelta(days=day)).replace(hour=0, minute=0, second=0, microsecond=0)
         weekend = 0.35 if start.weekday() >= 5 else 1.0
         growth = 1.0 + (HISTORY_DAYS - day) / HISTORY_DAYS
-        for _ in range(int(90 * weekend * growth)):
-            at = start + timedelta(seconds=_busy_second(chance))
+        seconds = sorted(_busy_second(chance) for _ in range(int(90 * weekend * growth)))
+        for second in seconds:
+            at = start + timedelta(seconds=second)
             if at < now:
                 yield _made_up_call(meter, chance, at)
 
@@ -129,7 +131,7 @@ def _made_up_call(meter: Meter, chance: random.Random, at: datetime) -> UsageEve
     tenant = chance.choices(list(TENANTS), weights=[6, 3, 1])[0]
     spread = math.exp(chance.gauss(0, 0.5))
     used_in = int(tokens_in * spread) + 1
-    return meter.priced(
+    call = meter.priced(
         provider=provider,
         model=model,
         input_tokens=used_in,
@@ -146,6 +148,7 @@ def _made_up_call(meter: Meter, chance: random.Random, at: datetime) -> UsageEve
             "user": chance.choice(TENANTS[tenant]),
         },
     )
+    return replace(call, request_id=new_id(), first_in_request=True)
 
 
 def _example() -> ModuleType:
