@@ -239,7 +239,9 @@ def tally(exchange: Exchange, rows: list[UsageEvent]) -> Counter[str]:
         counts["unmetered"] += row.status == "unmetered"
         counts["priced"] += row.price.cost_pico_usd is not None
         counts["unpriced"] += row.price.cost_pico_usd is None
-        counts["partial"] += row.price.cost_pico_usd is not None and row.reason is not None
+        counts["partial"] += (
+            row.status == "ok" and row.price.cost_pico_usd is not None and row.reason is not None
+        )
     return counts
 
 
