@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -31,7 +31,7 @@ from costmw import Meter, bind, carry, context, metered, tag
 from costmw.capture.decorator import _Run
 from costmw.context import Scope, current_block, enter_scope, resolve_tags
 from costmw.errors import ConfigError
-from costmw.testing import FakeProvider
+from costmw.testing import FakeProvider, Reply
 
 
 @pytest.fixture
@@ -53,10 +53,21 @@ def unwarned() -> None:
     context._warn_unbound.cache_clear()
 
 
+def source(given: Any) -> Callable[[], Any]:
+    """A callable of a middleware: gives tags, or raises."""
+
+    def give() -> Any:
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    return give
+
+
 @contextmanager
-def request(meter: Meter, *layers: Mapping[str, object]) -> Iterator[Scope]:
+def request(meter: Meter, *given: Any) -> Iterator[Scope]:
     """What a middleware does around a request."""
-    scope = Scope(meter, lambda: layers)
+    scope = Scope(meter, *map(source, given))
     before = enter_scope(scope)
     try:
         yield scope
@@ -279,6 +290,18 @@ def test_calls_of_one_request_share_its_id_and_exactly_one_is_first(
     assert len({event.request_id for event in events}) == 1
     assert None not in {event.request_id for event in events}
     assert sum(event.first_in_request for event in events) == 1
+
+
+def test_the_first_billed_call_of_a_request_is_the_first_one_even_after_a_retry(
+    meter: Meter, client: OpenAI, provider: FakeProvider
+) -> None:
+    not_now = Reply(status=429, headers={"retry-after-ms": "1"})
+    provider.reply(not_now, Reply(), not_now, Reply())
+    with request(meter):
+        ask(client)
+        ask(client)
+
+    assert [event.first_in_request for event in events_of(meter)] == [True, False]
 
 
 def test_two_requests_have_two_ids_and_a_call_outside_has_none(
@@ -777,19 +800,15 @@ def test_a_tags_callable_that_gives_something_else_costs_only_its_own_tags(
     assert meter.status().faults == 2
 
 
-def test_a_tags_callable_that_raises_costs_only_its_own_tags(meter: Meter, client: OpenAI) -> None:
-    def resolve() -> Iterable[Mapping[str, object]]:
-        yield {"route": "/r"}
-        raise LookupError("nobody is logged in")
-
-    before = enter_scope(Scope(meter, resolve))
-    try:
+def test_a_callable_that_raises_costs_only_its_own_tags(meter: Meter, client: OpenAI) -> None:
+    error = LookupError("nobody is logged in")
+    with request(meter, {"route": "/r"}, error, {"team": "blue"}):
         bind(tenant="acme")
         ask(client)
-    finally:
-        enter_scope(before)
 
-    assert [event.tags for event in events_of(meter)] == [{"route": "/r", "tenant": "acme"}]
+    assert [event.tags for event in events_of(meter)] == [
+        {"route": "/r", "team": "blue", "tenant": "acme"}
+    ]
     status = meter.status()
     assert status.faults == 1
     assert "nobody is logged in" in (status.last_error or "")

@@ -663,6 +663,22 @@ def test_mounts_inside_of_a_host_are_part_of_the_route(meter: Meter, routed: Sta
     assert routes_of(meter) == ["/by/{x}/chat/{id}"]
 
 
+def test_a_mount_that_cannot_be_looked_into_gives_no_route_rather_than_a_raw_path(
+    meter: Meter, llm: AsyncOpenAI
+) -> None:
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse(await ask(llm))
+
+    inner = Starlette(routes=[Mount("/orgs/{org}", routes=[Route("/chat", endpoint)])])
+
+    async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner(scope, receive, send)
+
+    app = metered_app(meter, Mount("/opaque", app=opaque))
+    assert visit(app, "/opaque/orgs/acme/chat").status_code == 200
+    assert routes_of(meter) == [None]
+
+
 def test_a_method_that_the_route_does_not_take_still_names_the_route(
     meter: Meter, llm: AsyncOpenAI
 ) -> None:

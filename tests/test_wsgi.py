@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 from wsgiref.handlers import SimpleHandler
@@ -129,6 +129,18 @@ def test_the_call_every_step_and_the_close_run_in_one_context(meter: Meter, clie
     assert len({event.request_id for event in events_of(meter)}) == 1
     assert seen.get() == "nothing"
     assert current_scope() is None
+
+
+def test_what_is_around_the_middleware_is_seen_inside_of_it(meter: Meter) -> None:
+    def app(environ: Any, start: Any) -> Iterator[bytes]:
+        plain(start)
+        yield seen.get().encode()
+
+    def around() -> bytes:
+        seen.set("from outside")
+        return visit(CostMiddleware(app, meter))
+
+    assert copy_context().run(around) == b"from outside"
 
 
 def test_a_generators_steps_and_cleanup_are_tagged(meter: Meter, client: OpenAI) -> None:
@@ -445,7 +457,7 @@ def test_tags_and_route_are_asked_when_a_call_starts_and_not_without_one(
     assert tags_of(meter) == [{"route": "/found", "count": str(n)} for n in (1, 2)]
 
 
-def test_a_tags_callable_that_raises_is_counted_and_the_call_keeps_the_other_tags(
+def test_a_callable_that_raises_is_counted_and_the_call_keeps_the_other_tags(
     meter: Meter, client: OpenAI
 ) -> None:
     def app(environ: Any, start: Any) -> list[bytes]:
@@ -453,14 +465,15 @@ def test_a_tags_callable_that_raises_is_counted_and_the_call_keeps_the_other_tag
         bind(user="ann")
         return [ask(client)]
 
-    metered = CostMiddleware(
-        app, meter, tags=lambda environ: {"t": environ["no.such.key"]}, route=lambda environ: "/r"
-    )
-    assert visit(metered).startswith(b"Hello")
+    def fail(environ: Any) -> Any:
+        return environ["no.such.key"]
 
-    assert tags_of(meter) == [{"route": "/r", "user": "ann"}]
+    for tags, route in ((fail, lambda environ: "/r"), (by_path, fail)):
+        assert visit(CostMiddleware(app, meter, tags=tags, route=route)).startswith(b"Hello")
+
+    assert tags_of(meter) == [{"route": "/r", "user": "ann"}, {"path": "/", "user": "ann"}]
     status = meter.status()
-    assert status.faults == 1
+    assert status.faults == 2
     assert "no.such.key" in (status.last_error or "")
 
 

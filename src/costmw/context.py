@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import itertools
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -46,32 +45,33 @@ _counting = threading.Lock()
 class Scope:
     """One web request: what is known of who asks, and how many calls it made.
 
-    `resolve` gives the route and the middleware's own tags when the first call
-    needs them; it is asked at every call, since a route is known only after routing.
+    `sources` give the route and the middleware's own tags. They are asked at every
+    call, since a route is known only after routing.
     """
 
-    __slots__ = ("_calls", "_request_id", "_warned", "bound", "meter", "resolve")
+    __slots__ = ("_counted", "_request_id", "_warned", "bound", "meter", "sources")
 
-    def __init__(
-        self,
-        meter: Meter | None = None,
-        resolve: Callable[[], Iterable[Tags]] | None = None,
-    ) -> None:
+    def __init__(self, meter: Meter | None = None, *sources: Callable[[], Tags]) -> None:
         self.meter = meter
-        self.resolve = resolve
+        self.sources = sources
         self.bound: dict[str, TagValue] = {}
         self._request_id: UUID | None = None
-        # Most requests make no call: what only calls need is made by the first.
-        self._calls: Iterator[int] | None = None
+        self._counted = False
         self._warned = False
 
-    def count_call(self) -> tuple[UUID, bool]:
-        """Count one more call; gives the request's id, and True for its first call."""
+    @property
+    def request_id(self) -> UUID:
+        """The request's id, made when the first call needs it."""
         with _counting:
-            if self._request_id is None or self._calls is None:
+            if self._request_id is None:
                 self._request_id = new_id()
-                self._calls = itertools.count()
-            return self._request_id, next(self._calls) == 0
+            return self._request_id
+
+    def count_call(self) -> bool:
+        """Count one more call that makes a row; True for the first."""
+        with _counting:
+            first, self._counted = not self._counted, True
+        return first
 
     def bind(self, tags: Tags) -> None:
         """Add tags to the request; the last value of a key wins."""
@@ -122,6 +122,30 @@ class OpenBlock:
         while open_ is not None:
             yield open_.block
             open_ = open_.outer
+
+
+class Origin:
+    """Where a call comes from: the request, and the blocks of tags that it is made in."""
+
+    __slots__ = ("_block", "scope")
+
+    def __init__(self) -> None:
+        self.scope = _scope.get()
+        self._block = _block.get()
+
+    @property
+    def request_id(self) -> UUID | None:
+        """The id of the web request; None outside of any."""
+        return None if self.scope is None else self.scope.request_id
+
+    def is_first(self) -> bool:
+        """Count one more row of the web request; True for its first."""
+        return self.scope is not None and self.scope.count_call()
+
+    def note_captured(self, calls: int) -> None:
+        """Tell the blocks that so many calls were seen in them; negative to take it back."""
+        for block in self._block.chain() if self._block is not None else ():
+            block.captured += calls
 
 
 _scope: ContextVar[Scope | None] = ContextVar("costmw_scope", default=None)
@@ -260,9 +284,9 @@ def resolve_tags(
     faults: list[Exception] = []
     layers: list[Tags] = [defaults]
     if scope is not None:
-        if scope.resolve is not None:
+        for source in scope.sources:
             try:
-                layers.extend(scope.resolve())
+                layers.append(source())
             except Exception as error:  # noqa: BLE001 - the user's callable may raise anything
                 faults.append(error)
         layers.append(scope.bound)

@@ -6,6 +6,7 @@ becomes an event (`commit_call`), the writer commits it, and the caller waits (`
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import sys
@@ -16,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
-from uuid import UUID
 
 from costmw import context
 from costmw.budgets import Budget
@@ -24,7 +24,7 @@ from costmw.capture.call import Call
 from costmw.capture.manual import RecordArguments, checked
 from costmw.capture.settle import CallEnd, CallStart, Settler, reasons
 from costmw.config import Config, enabled_from_environment, store_from_environment
-from costmw.context import Tags
+from costmw.context import Origin, Tags
 from costmw.errors import ConfigError, CostmwError, StoreBusy
 from costmw.events import Outcome, OutcomeKind, Usage, UsageEvent, new_id
 from costmw.price_overrides import load_overrides
@@ -185,6 +185,7 @@ class Meter:
             ConfigError: when an argument cannot be used; nothing is recorded then.
         """
         event = self.priced(**call)
+        Origin().note_captured(1)
         if self.enabled:
             self.wait(self._writer.submit(event))
         return event
@@ -192,6 +193,7 @@ class Meter:
     async def arecord(self, **call: Unpack[RecordArguments]) -> UsageEvent:
         """Record a call by hand and wait for its commit without blocking; see `record`."""
         event = self.priced(**call)
+        Origin().note_captured(1)
         if self.enabled:
             await self.wait_async(self._writer.submit(event))
         return event
@@ -199,7 +201,7 @@ class Meter:
     def priced(self, **call: Unpack[RecordArguments]) -> UsageEvent:
         """Make the event that `record()` would commit, without committing it."""
         stated = checked(**call)
-        request_id, first_in_request = _count_in_request()
+        origin = Origin()
         price = (
             self._pricing.own(stated.cost_usd)
             if stated.cost_usd is not None
@@ -214,8 +216,8 @@ class Meter:
         return UsageEvent(
             id=stated.id,
             created_at=stated.created_at,
-            request_id=request_id,
-            first_in_request=first_in_request,
+            request_id=origin.request_id,
+            first_in_request=origin.is_first(),
             operation=stated.operation,
             provider=stated.provider,
             request_model=stated.model,
@@ -242,10 +244,8 @@ class Meter:
         request_usage: Usage | None = None,
     ) -> Call:
         """Settle who asks, now: the tags of a call do not change once it runs."""
-        request_id, first_in_request = _count_in_request()
-        block = context.current_block()
-        for open_ in block.chain() if block else ():
-            open_.captured += 1
+        origin = Origin()
+        origin.note_captured(1)
         return Call(
             self,
             CallStart(
@@ -254,8 +254,7 @@ class Meter:
                 match=match,
                 request_model=request_model,
                 tags=self._resolve_tags(None),
-                request_id=request_id,
-                first_in_request=first_in_request,
+                origin=origin,
                 api_key_id=self._fingerprint(api_key),
                 trace_id=_trace_id(),
                 monotonic_ns=time.monotonic_ns(),
@@ -445,12 +444,21 @@ class Meter:
             )
 
 
+_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _newest: weakref.ref[Meter] | None = None
 
 
 def _remember(meter: Meter) -> None:
     global _newest
     _newest = weakref.ref(meter)
+    _meters.add(meter)
+
+
+@atexit.register
+def _end_all_streams() -> None:
+    # Registered after the writers' own hook, and so run before it.
+    for meter in list(_meters):
+        meter.end_streams()
 
 
 def current_meter() -> Meter | None:
@@ -481,11 +489,6 @@ def _distinct(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
         if names.count(name) > 1:
             raise ConfigError(f"two budgets are named {name!r}")
     return tuple(budgets)
-
-
-def _count_in_request() -> tuple[UUID | None, bool]:
-    scope = context.current_scope()
-    return (None, False) if scope is None else scope.count_call()
 
 
 def _trace_id() -> str | None:

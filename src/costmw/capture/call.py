@@ -47,11 +47,13 @@ class Call:
 
     def redirected(self) -> None:
         """Make nothing of it: the request that follows is a call of its own."""
-        self._first()
+        if self._first():
+            self.start.origin.note_captured(-1)
 
     def not_billed(self, *, retry: bool) -> None:
         """Count an attempt that failed at the provider or on the way there; makes no row."""
         if self._first():
+            self.start.origin.note_captured(-1)
             self._meter.count_outcome(self.start, "error")
             if retry:
                 self._meter.count_outcome(self.start, "retry")

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from costmw.capture.manual import RecordArguments, checked
-from costmw.context import Block, close_block, current_block, open_block
+from costmw.context import Block, close_block, open_block
 from costmw.meter import current_meter
 
 if TYPE_CHECKING:
@@ -119,14 +119,12 @@ class _Run:
         if read := self._read(result):
             meter, call = read
             with self:
-                _mark_captured()
                 meter.record(**call)
 
     async def record_async(self, result: Any) -> None:
         if read := self._read(result):
             meter, call = read
             with self:
-                _mark_captured()
                 await meter.arecord(**call)
 
     def _read(self, result: Any) -> tuple[Meter, RecordArguments] | None:
@@ -146,13 +144,6 @@ class _Run:
             meter.fault(error, "what usage= read from a metered function")
             return None
         return (meter, call) if call is not None else None
-
-
-def _mark_captured() -> None:
-    # What an inner function has recorded is not for an outer one to record again.
-    open_ = current_block()
-    for block in open_.chain() if open_ else ():
-        block.captured += 1
 
 
 async def _finish(running: _Run, coroutine: Coroutine[Any, Any, R]) -> R:

@@ -9,6 +9,7 @@ from typing import Literal
 from uuid import UUID, uuid5
 
 from costmw.capture.estimate import TokenRatios
+from costmw.context import Origin
 from costmw.events import Price, Status, Submission, Usage, UsageEvent
 from costmw.pricing import Pricing, unpriced
 from costmw.providers.base import Reading, add
@@ -41,8 +42,7 @@ class CallStart:
     match: Match
     request_model: str | None
     tags: Mapping[str, str]
-    request_id: UUID | None
-    first_in_request: bool
+    origin: Origin
     api_key_id: str | None
     trace_id: str | None
     monotonic_ns: int
@@ -119,8 +119,8 @@ class Settler:
         return UsageEvent(
             id=_result_row_id(start, reading) or start.id,
             created_at=start.created_at,
-            request_id=start.request_id,
-            first_in_request=start.first_in_request,
+            request_id=start.origin.request_id,
+            first_in_request=start.origin.is_first(),
             operation=start.match.format.operation,
             api=start.match.format.api,
             provider=provider.name if provider else None,
@@ -179,8 +179,9 @@ def _submissions(start: CallStart, reading: Reading) -> Iterator[Submission]:
         result_id=reading.result_id,
         created_at=start.created_at,
         tags=start.tags,
-        request_id=start.request_id,
-        first_in_request=start.first_in_request,
+        request_id=start.origin.request_id,
+        # Whoever polls has not asked for it.
+        first_in_request=start.match.format.method == "POST" and start.origin.is_first(),
         api_key_id=start.api_key_id,
     )
     yield first

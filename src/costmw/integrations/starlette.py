@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from costmw.context import Scope, Tags, enter_scope
@@ -53,17 +53,15 @@ class CostMiddleware:
             return
         if not self.meter.started:
             await run_in_threadpool(self.meter.start)
-        before = enter_scope(Scope(self.meter, lambda: self._tags_of(scope)))
+        request = Scope(self.meter, lambda: _route_of(scope), lambda: self._tags_of(scope))
+        before = enter_scope(request)
         try:
             await self.app(scope, receive, send)
         finally:
             enter_scope(before)
 
-    def _tags_of(self, scope: AsgiScope) -> Iterator[Tags]:
-        if route := route_template(scope):
-            yield {"route": route}
-        if self.tags is not None:
-            yield self.tags(HTTPConnection(scope))
+    def _tags_of(self, scope: AsgiScope) -> Tags:
+        return self.tags(HTTPConnection(scope)) if self.tags is not None else {}
 
     async def _lifespan(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         async def start_first() -> Message:
@@ -83,6 +81,11 @@ class CostMiddleware:
             await send(message)
 
         await self.app(scope, start_first, flush_last)
+
+
+def _route_of(scope: AsgiScope) -> Tags:
+    route = route_template(scope)
+    return {"route": route} if route else {}
 
 
 def route_template(scope: AsgiScope) -> str | None:
@@ -146,7 +149,9 @@ def _mounts(scope: AsgiScope, prefix: str) -> tuple[str | None, list[Any]]:
 def _routes_of(app: Any) -> list[Any]:
     """The routes of an app, of a mount or of what is behind their middlewares."""
     app = getattr(app, "_base_app", app)
-    while not hasattr(app, "routes") and hasattr(app, "app"):
+    for _ in range(100):
+        if hasattr(app, "routes") or not hasattr(app, "app"):
+            break
         app = app.app
     routes: list[Any] = []
     for route in getattr(app, "routes", ()):

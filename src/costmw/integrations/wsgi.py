@@ -46,18 +46,20 @@ class CostMiddleware:
         if not self.meter.started:
             self.meter.start()
         context = copy_context()
-        context.run(enter_scope, Scope(self.meter, lambda: self._tags_of(environ)))
+        request = Scope(self.meter, lambda: self._route_of(environ), lambda: self._tags_of(environ))
+        context.run(enter_scope, request)
         body = context.run(self.app, environ, start_response)
         # Complete lists and files run nothing of the app any more, and servers treat them apart.
         if type(body) in (list, tuple) or _is_file(body, environ):
             return body
         return (_SizedBody if hasattr(body, "__len__") else _Body)(body, context)
 
-    def _tags_of(self, environ: WSGIEnvironment) -> Iterator[Tags]:
-        if self.route is not None and (route := self.route(environ)):
-            yield {"route": route}
-        if self.tags is not None:
-            yield self.tags(environ)
+    def _route_of(self, environ: WSGIEnvironment) -> Tags:
+        route = self.route(environ) if self.route is not None else None
+        return {"route": route} if route else {}
+
+    def _tags_of(self, environ: WSGIEnvironment) -> Tags:
+        return self.tags(environ) if self.tags is not None else {}
 
 
 class _Body:

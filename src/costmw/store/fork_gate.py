@@ -17,11 +17,14 @@ class ForkGate:
     def __init__(self) -> None:
         self._moved = threading.Condition()
         self._inside = 0
+        self._shut_by: int | None = None
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Be inside of the database: for one statement, not for longer."""
         with self._moved:
+            # Not for the thread that forks: the garbage collector may close a reader in it.
+            self._moved.wait_for(lambda: self._shut_by in (None, threading.get_ident()))
             self._inside += 1
         try:
             yield
@@ -30,11 +33,23 @@ class ForkGate:
                 self._inside -= 1
                 self._moved.notify_all()
 
-    def shut(self, timeout: float) -> None:
-        """Let nobody in any more, and wait up to `timeout` seconds until nobody is inside."""
-        self._moved.acquire()
-        self._moved.wait_for(lambda: not self._inside, timeout)
+    def shut(self, timeout: float) -> bool:
+        """Let nobody in any more; gives whether all inside come out within `timeout` seconds.
 
-    def open(self) -> None:
-        """Let everyone in again; to be called by the thread that shut it."""
+        The lock stays with the thread that forks, so that the child's gate can be opened.
+        """
+        self._moved.acquire()
+        self._shut_by = threading.get_ident()
+        return self.await_empty(timeout)
+
+    def await_empty(self, timeout: float) -> bool:
+        """Wait on, once it is shut."""
+        return self._moved.wait_for(lambda: not self._inside, timeout)
+
+    def open(self, *, alone: bool = False) -> None:
+        """Let everyone in again; `alone` in a child, where nobody else is left."""
+        if alone:
+            self._inside = 0
+        self._shut_by = None
+        self._moved.notify_all()
         self._moved.release()

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
@@ -35,6 +35,9 @@ logger = logging.getLogger("costmw")
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that holds the database."""
+
+FORK_PATIENCE = 2.0
+"""Seconds that a fork waits for a question before it breaks it off."""
 
 KEY_BYTES = 32
 """Length of the secret that API keys are fingerprinted with."""
@@ -74,6 +77,7 @@ class SqliteStore:
         # A flock belongs to the open file: it keeps processes apart, and not threads.
         self._turn = threading.Lock()
         self._gate = ForkGate()
+        self._readers: set[sqlite3.Connection] = set()
         self._inserter = RecordInserter()
 
     @property
@@ -117,12 +121,14 @@ class SqliteStore:
             gate = self._gate
             with gate.inside():
                 connection = self._connect(read_only=True)
-            snapshot = SqliteSnapshot(connection, gate)
+                self._readers.add(connection)
             try:
+                snapshot = SqliteSnapshot(connection, gate)
                 snapshot.begin()
                 yield snapshot
             finally:
                 with gate.inside():
+                    self._readers.discard(connection)
                     connection.close()
 
     def fingerprint_key(self) -> bytes:
@@ -143,26 +149,42 @@ class SqliteStore:
     def close(self) -> None:
         """Close the writing connection and the lock file."""
         with self._turn:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-            if self._lock_file is not None:
-                os.close(self._lock_file)
-                self._lock_file = None
+            self._disconnect()
 
     def before_fork(self) -> None:
-        """Close what a child must not inherit, and wait for the statements of readers."""
-        self.close()
-        self._gate.shut(BUSY_TIMEOUT)
+        """Close the connection that writes, and wait for the statements of those that read."""
+        self._turn.acquire()
+        if not self._gate.shut(FORK_PATIENCE):
+            for connection in list(self._readers):
+                with suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                    connection.interrupt()
+            self._gate.await_empty(BUSY_TIMEOUT)
+        self._disconnect()
 
     def after_fork_in_parent(self) -> None:
-        """Let readers go on."""
+        """Go on."""
         self._gate.open()
+        self._turn.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: the connection was closed, the other threads are gone."""
+        """Begin anew, without the parent's connections.
+
+        They are closed, not only dropped: SQLite thinks that the locks of an open
+        connection are this process's own, and would do without them.
+        """
+        for connection in self._readers:
+            connection.close()
+        self._readers.clear()
+        self._gate.open(alone=True)
         self._turn = threading.Lock()
-        self._gate = ForkGate()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        lock_file, self._lock_file = self._lock_file, None
+        if lock_file is not None:
+            os.close(lock_file)
+        if connection is not None:
+            connection.close()
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -346,6 +368,8 @@ def _advice(name: str, error: Exception) -> str:
         return "the file is read-only for this user; give it write permission"
     if name.startswith("SQLITE_FULL"):
         return "the disk is full; free some space"
+    if name.startswith("SQLITE_INTERRUPT"):
+        return "the question was broken off, since the app forked a process; ask again"
     if name.startswith("SQLITE_CORRUPT"):
         return "the file is damaged; restore a backup or move it away"
     return str(error)

@@ -290,14 +290,14 @@ class Writer:
     def after_fork_in_parent(self) -> None:
         """Go on."""
         self._wanted.release()
-        self._store.after_fork_in_parent()
         self._writing.release()
+        self._store.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Start empty: what waits belongs to the parent, which commits it."""
-        self._store.after_fork_in_child()
         self._make_locks()
         self.counts = WriterCounts()
+        self._store.after_fork_in_child()
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
@@ -315,15 +315,19 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    while _at_rest:
-        _at_rest.pop().after_fork_in_parent()
-    _forking.release()
+    try:
+        while _at_rest:
+            _at_rest.pop().after_fork_in_parent()
+    finally:
+        _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    while _at_rest:
-        _at_rest.pop().after_fork_in_child()
-    _forking.release()
+    try:
+        while _at_rest:
+            _at_rest.pop().after_fork_in_child()
+    finally:
+        _forking.release()
 
 
 if hasattr(os, "register_at_fork"):
