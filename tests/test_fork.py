@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -24,7 +23,8 @@ from costmw.events import Outcome
 from costmw.store import sqlite as sqlite_module
 from costmw.store import writer as writer_module
 from costmw.store.sqlite import SqliteStore
-from rows import an_event, an_outcome, opened, stored
+from faults.fork import forked
+from rows import an_event, an_outcome, stored
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -66,91 +66,15 @@ def record(meter: Meter, **tags: object) -> None:
     assert meter.status().late == 0
 
 
-LOAD = """
-import json, os, random, signal, sys, threading, time, traceback
-from costmw import Config, Meter
-
-url, journal, forks, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-random.seed(seed)
-meter = Meter(url, config=Config(ack_timeout=30))
-meter.start()
-meter.reports.overview()  # pydantic has a lock for the first use of its models
-stop = threading.Event()
-
-def record():
-    event = meter.record(provider="openai", model="m", cost="0.01", tags={"n": random.random()})
-    assert meter.status().late == 0
-    line = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(line, event.id.bytes)
-    os.close(line)
-
-def write():
-    while not stop.is_set():
-        record()
-
-def read():
-    while not stop.is_set():
-        meter.reports.by("tag:n", days=2)
-
-threads = [threading.Thread(target=write) for _ in range(6)]
-threads += [threading.Thread(target=read) for _ in range(2)]
-for thread in threads:
-    thread.start()
-hangs, failures = 0, 0
-for _ in range(forks):
-    time.sleep(random.random() * 0.005)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            for _ in range(3):
-                record()
-            code = 0 if meter.flush(20) else 2
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + 20
-    ended = 0
-    while not ended and time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.001)
-    if not ended:
-        hangs += 1
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    elif status:
-        failures += 1
-        print("child ended with", status, file=sys.stderr)
-stop.set()
-for thread in threads:
-    thread.join()
-print(json.dumps({"hangs": hangs, "failures": failures, "faults": meter.status().faults}))
-meter.close()
-"""
-
-
-def test_fifty_forks_under_load(store_url: str, tmp_path: Path) -> None:
+def test_fifty_forks_under_load(tmp_path: Path) -> None:
     """Six threads write, two ask, and the fifty children record as well."""
-    journal, seed = tmp_path / "acknowledged", int.from_bytes(os.urandom(4))
+    seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
 
-    ran = subprocess.run(
-        [sys.executable, "-c", LOAD, store_url, str(journal), "50", str(seed)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = forked(tmp_path, 50, seed)
 
-    assert 0 == ran.returncode, ran.stderr
-    assert {"hangs": 0, "failures": 0, "faults": 0} == json.loads(ran.stdout), ran.stderr
-    written = journal.read_bytes()
-    acknowledged = {written[n : n + 16] for n in range(0, len(written), 16)}
-    assert 150 < len(acknowledged) == len(written) / 16
-    with opened(tmp_path / "llmcost.db") as store:
-        kept = [event.id.bytes for event in stored(store)]
-    assert acknowledged == set(kept)
-    assert len(kept) == len(acknowledged)
+    assert [] == result.violations, result
+    assert (0, 0, 0) == tuple(result.figures[name] for name in ("hangs", "deaths", "lost"))
 
 
 def test_parent_and_child_both_go_on(meter: Meter) -> None:

@@ -15,7 +15,7 @@ from costmw.capture.framing import AwsEventStream
 from costmw.capture.reading import BodyReader, read_body, read_json
 from costmw.capture.settle import judge
 from costmw.events import Usage
-from costmw.providers.base import Reading
+from costmw.providers.base import Reading, answer_bytes
 from costmw.providers.bedrock import FORMATS, GUARDED
 
 BY_API = {wire.api: wire for wire in FORMATS}
@@ -247,7 +247,7 @@ def test_the_metrics_count_and_claudes_own_events_add_what_they_lack(
     assert reading.usage == Usage(54, 60, 20, 30, 0, BY_TTL)
     # The body's name lacks the region, on which the price depends.
     assert (reading.response_model, reading.response_id) == (None, "msg_1")
-    assert reading.output_bytes == 4
+    assert answer_bytes(reading) == 4
     assert judge(reading, "closed") == ("ok", None)
 
 

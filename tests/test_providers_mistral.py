@@ -10,7 +10,7 @@ import pytest
 from costmw.capture.reading import BodyReader, read_json
 from costmw.capture.settle import judge
 from costmw.events import Usage
-from costmw.providers.base import Reading
+from costmw.providers.base import Reading, answer_bytes
 from costmw.providers.mistral import FORMATS
 
 BY_API = {wire.api: wire for wire in FORMATS}
@@ -85,7 +85,7 @@ def test_a_stream_has_its_usage_in_the_chunk_that_finishes_it(api: str) -> None:
     reading = stream(api, CHAT)
     assert (reading.usage, reading.response_id) == (Usage(40, 9, 16), "cmpl-1")
     assert reading.response_model == "mistral-small-2603"
-    assert reading.output_bytes == len("Bonjour, monde")
+    assert answer_bytes(reading) == len("Bonjour, monde")
     assert judge(reading, "closed") == ("ok", None)
     assert judge(stream(api, CHAT.removesuffix(b"data: [DONE]\n\n")), "closed") == ("ok", None)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import sys
 import threading
 import time
 import weakref
@@ -20,6 +22,9 @@ from costmw.errors import StoreBusy, StoreError
 from costmw.events import Record, UsageEvent
 from costmw.store import writer as writer_module
 from costmw.store.writer import Acknowledgement, Writer
+from faults import Result
+from faults.kill import Variant, killed
+from faults.powerloss import lose_power
 from rows import an_event, an_outcome, opened, stored
 
 SOON = 30.0
@@ -737,3 +742,32 @@ def test_logging_is_quiet_when_all_is_well(
         assert writer.submit(an_event()).wait(SOON)
         assert writer.close(SOON)
     assert [] == caplog.records
+
+
+class TestKilled:
+    """The short version of `python -m tests.faults kill powerloss`."""
+
+    @pytest.mark.parametrize("kind", ["threads", "asyncio"])
+    def test_three_kills_lose_nothing_that_was_acknowledged(self, kind: str) -> None:
+        seed = int.from_bytes(os.urandom(4))
+        print(f"seed {seed}")
+
+        result = killed("kill", Variant(kind, "commit"), 3, seed)
+
+        assert [] == result.violations, result
+        assert (3, 0, "ok") == tuple(result.figures[n] for n in ("kills", "lost", "integrity"))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems sync in other ways")
+    def test_what_was_acknowledged_is_on_disk_when_the_power_goes(self) -> None:
+        seed = int.from_bytes(os.urandom(4))
+        print(f"seed {seed}")
+
+        def cut(variant: Variant) -> Result:
+            return killed("powerloss", variant, 2, seed, "mirror", after_kill=lose_power)
+
+        kept = cut(Variant("threads", "commit"))
+        assert [] == kept.violations, kept
+        assert 0 == kept.figures["lost"]
+        control = cut(Variant("threads", "process", control=True))
+        assert [] == control.violations, control
+        assert 0 != control.figures["lost"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import itertools
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
@@ -39,39 +39,34 @@ TagValue = object
 Tags = Mapping[str, TagValue]
 
 
-_counting = threading.Lock()
-
-
 class Scope:
-    """One web request: what is known of who asks, and how many calls it made.
+    """One web request: what is known of who asks.
 
     `sources` give the route and the middleware's own tags. They are asked at every
     call, since a route is known only after routing.
     """
 
-    __slots__ = ("_counted", "_request_id", "_warned", "bound", "meter", "sources")
+    __slots__ = ("_ids", "_rows", "_warned", "bound", "meter", "sources")
 
     def __init__(self, meter: Meter | None = None, *sources: Callable[[], Tags]) -> None:
         self.meter = meter
         self.sources = sources
         self.bound: dict[str, TagValue] = {}
-        self._request_id: UUID | None = None
-        self._counted = False
+        self._ids: dict[str, UUID] = {}
+        self._rows = itertools.count()
         self._warned = False
+
+    # Locks are no way here: the garbage collector may settle a call, which asks this, at any
+    # point of any thread. Both answers come from operations that are atomic by themselves.
 
     @property
     def request_id(self) -> UUID:
         """The request's id, made when the first call needs it."""
-        with _counting:
-            if self._request_id is None:
-                self._request_id = new_id()
-            return self._request_id
+        return self._ids.get("request") or self._ids.setdefault("request", new_id())
 
-    def count_call(self) -> bool:
-        """Count one more call that makes a row; True for the first."""
-        with _counting:
-            first, self._counted = not self._counted, True
-        return first
+    def claim_first(self) -> bool:
+        """True for whoever asks first: the first call of this request that makes a row."""
+        return next(self._rows) == 0
 
     def bind(self, tags: Tags) -> None:
         """Add tags to the request; the last value of a key wins."""
@@ -139,8 +134,8 @@ class Origin:
         return None if self.scope is None else self.scope.request_id
 
     def is_first(self) -> bool:
-        """Count one more row of the web request; True for its first."""
-        return self.scope is not None and self.scope.count_call()
+        """True for the first row of the web request; asking counts."""
+        return self.scope is not None and self.scope.claim_first()
 
     def note_captured(self, calls: int) -> None:
         """Tell the blocks that so many calls were seen in them; negative to take it back."""

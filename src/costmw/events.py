@@ -85,7 +85,8 @@ class UsageEvent:
     status other than `ok`, a missing cost, or what a cost leaves out. `price_context` are
     the facts of the response that chose the price. `submitted_as` is
     the provider's id under which the result was asked for, where it came later: who
-    asked, and when, is then what the `Submission` of that id says.
+    asked, and when, is then what the `Submission` of that id says. `amendments` is how
+    many corrections are in it.
     """
 
     id: UUID
@@ -109,6 +110,7 @@ class UsageEvent:
     trace_id: str | None = None
     price_context: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
     submitted_as: str | None = None
+    amendments: int = 0
 
     @property
     def model(self) -> str | None:

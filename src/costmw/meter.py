@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import hashlib
 import logging
+import os
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from costmw.store.base import Store
 
 logger = logging.getLogger("costmw")
+
+PARTS_AT_ONCE = 500
+"""Results of a batch that are priced and committed before the app goes on; more go to a thread."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,6 +116,7 @@ class Meter:
         self._start_error: CostmwError | None = None
         self._started = False
         self._key: bytes | None = None
+        self._load_key_at = 0.0
         self._faults = 0
         self._late = 0
         self._last_fault: str | None = None
@@ -184,16 +189,14 @@ class Meter:
         Raises:
             ConfigError: when an argument cannot be used; nothing is recorded then.
         """
-        event = self.priced(**call)
-        Origin().note_captured(1)
+        event = self._recorded(call)
         if self.enabled:
             self.wait(self._writer.submit(event))
         return event
 
     async def arecord(self, **call: Unpack[RecordArguments]) -> UsageEvent:
         """Record a call by hand and wait for its commit without blocking; see `record`."""
-        event = self.priced(**call)
-        Origin().note_captured(1)
+        event = self._recorded(call)
         if self.enabled:
             await self.wait_async(self._writer.submit(event))
         return event
@@ -217,7 +220,6 @@ class Meter:
             id=stated.id,
             created_at=stated.created_at,
             request_id=origin.request_id,
-            first_in_request=origin.is_first(),
             operation=stated.operation,
             provider=stated.provider,
             request_model=stated.model,
@@ -231,6 +233,13 @@ class Meter:
             response_id=stated.response_id,
             trace_id=_trace_id(),
         )
+
+    def _recorded(self, call: RecordArguments) -> UsageEvent:
+        event, origin = self.priced(**call), Origin()
+        if not self.enabled:
+            return event
+        origin.note_captured(1)
+        return replace(event, first_in_request=origin.is_first())
 
     # The pipeline.
 
@@ -279,10 +288,31 @@ class Meter:
         self, start: CallStart, reading: Reading, end: CallEnd
     ) -> Acknowledgement | None:
         """Price what a call used and hand its rows to the writer; None when it makes none."""
+        if len(reading.parts) > PARTS_AT_ONCE:
+            # A batch has up to 50,000 results: too many to price while the app waits. They
+            # can be read again, and the interpreter waits for this thread.
+            threading.Thread(
+                target=self._commit_parts, args=(start, reading, end), name="costmw-batch"
+            ).start()
+            return None
         acknowledgement = None
-        for row in self._settler.rows(start, reading, end):
+        rows = self._settler.rows(start, reading, end)
+        for row in rows:
             acknowledgement = self._writer.submit(row)
+        if not rows:
+            start.origin.note_captured(-1)
         return acknowledgement
+
+    def _commit_parts(self, start: CallStart, reading: Reading, end: CallEnd) -> None:
+        try:
+            parts = reading.parts
+            for first in range(0, len(parts), PARTS_AT_ONCE):
+                some = Reading(parts=parts[first : first + PARTS_AT_ONCE])
+                for row in self._settler.rows(start, some, end):
+                    self._writer.submit(row)
+                self._writer.flush(None)
+        except Exception as error:  # noqa: BLE001 - in a thread of its own, for the log
+            self.fault(error, "the results of a batch")
 
     def count_outcome(self, start: CallStart, kind: OutcomeKind) -> None:
         """Count an attempt that bills nothing."""
@@ -349,6 +379,7 @@ class Meter:
             self._started = True
             try:
                 self.store.open()
+                self._load_key()
             except StoreBusy as error:
                 logger.warning("costmw starts while its store is busy: %s", error)
             except CostmwError as error:
@@ -424,13 +455,29 @@ class Meter:
     def _fingerprint(self, api_key: str | None) -> str | None:
         if not api_key:
             return None
-        if self._key is None:
-            try:
-                self._key = self.store.fingerprint_key()
-            except CostmwError as error:
-                self.fault(error, "the id of an API key")
-                return None
+        if self._key is None and not self._load_key():
+            return None
+        assert self._key is not None
         return hashlib.blake2b(api_key.encode(), key=self._key, digest_size=8).hexdigest()
+
+    def _load_key(self) -> bool:
+        """Load the key of the fingerprints; after a failure not again for a minute."""
+        now = time.monotonic()
+        if now < self._load_key_at:
+            return False
+        self._load_key_at = now + 60.0
+        try:
+            self._key = self.store.fingerprint_key()
+        except CostmwError as error:
+            self.fault(error, "the id of an API key")
+            return False
+        return True
+
+    def _after_fork_in_child(self) -> None:
+        """What is under way belongs to the parent; its locks may be held for ever here."""
+        self._in_flight = weakref.WeakSet()
+        self._in_flight_lock = threading.Lock()
+        self._start_lock = threading.Lock()
 
     def _is_late(self) -> None:
         self._late += 1
@@ -452,6 +499,15 @@ def _remember(meter: Meter) -> None:
     global _newest
     _newest = weakref.ref(meter)
     _meters.add(meter)
+
+
+def _after_fork_in_child() -> None:
+    for meter in list(_meters):
+        meter._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @atexit.register

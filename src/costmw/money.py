@@ -7,6 +7,7 @@ stay exact where floats drift.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, localcontext
 
 from costmw.errors import ConfigError
@@ -22,9 +23,14 @@ _EXACT = Context(prec=60, traps=[InvalidOperation])
 _LARGEST_EXPONENT = 12
 
 
+def exact() -> AbstractContextManager[Context]:
+    """Decimal arithmetic with digits enough for any cost, whatever the app has set."""
+    return localcontext(_EXACT)
+
+
 def to_pico(usd: Decimal) -> int:
     """Convert USD to pico-USD, rounding half to even at 1e-12 USD."""
-    with localcontext(_EXACT):
+    with exact():
         return int((usd * PICO).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 

@@ -195,6 +195,7 @@ class Listed:
     """What the list has for one kind of call."""
 
     unit_prices: UnitPrices
+    model: str
     ref: str
     unmatched: str | None
 
@@ -222,6 +223,7 @@ class PriceList:
                 self._listed.clear()
             self._listed[key] = Listed(
                 UnitPrices(info.get_prices(at, dict(context))),
+                info.id,
                 f"{_version()} {provider.id}/{info.id}",
                 _unmatched(info, context),
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 from costmw.errors import ConfigError
 from costmw.money import parse_usd
+from costmw.providers.registry import find_provider
 
 _PRICE_KEYS = {
     "input": "input_mtok",
@@ -59,6 +60,8 @@ class PriceOverride:
                 raise ConfigError(f"{name} for {unit} is negative")
             prices[_PRICE_KEYS[unit]] = usd
         object.__setattr__(self, "prices", prices)
+        if self.provider is not None:
+            object.__setattr__(self, "provider", find_provider(self.provider).name)
 
     @property
     def ref(self) -> str:

@@ -31,7 +31,7 @@ from costmw.answers import (
 from costmw.budgets import Budget
 from costmw.events import UsageEvent
 from costmw.money import format_usd
-from costmw.periods import Granularity, period_span, spans
+from costmw.periods import Granularity, midnight, period_span, spans
 from costmw.store.base import Query, Snapshot, Store, TagScope, Totals
 
 MISSING = "(missing)"
@@ -257,10 +257,10 @@ class Reports:
             return view.position()
 
     def _last(self, days: int) -> tuple[datetime, datetime]:
-        _, stop = period_span("day", self._now(), self._store.time_zone)
-        local = stop.astimezone(self._store.time_zone)
-        start = (local - timedelta(days=days)).astimezone(UTC)
-        return start, stop
+        zone = self._store.time_zone
+        _, stop = period_span("day", self._now(), zone)
+        tomorrow = stop.astimezone(zone).date()
+        return midnight(tomorrow - timedelta(days=days), zone), stop
 
     def _use_of(self, budget: Budget, view: Snapshot, scope: TagScope) -> list[BudgetUse]:
         start, stop = period_span(budget.period, self._now(), self._store.time_zone)
@@ -273,21 +273,19 @@ class Reports:
                 where=budget.where,
             )
         )
-        if not budget.tag_keys:
-            found = found or {(): Totals()}
+        spending: dict[tuple[str, ...], int] = {} if budget.tag_keys else {(): 0}
+        for group, totals in found.items():
+            tags = tuple(MISSING if value is None else str(value) for value in group)
+            spending[tags] = spending.get(tags, 0) + _cost(totals)
         limit = budget.limit_pico_usd
         uses = []
-        for group, totals in found.items():
-            spent = _cost(totals)
+        for tags, spent in spending.items():
             used = spent / limit if limit else float(spent > 0)
             uses.append(
                 BudgetUse(
                     name=budget.name,
                     period=budget.period,
-                    tags={
-                        key: MISSING if value is None else str(value)
-                        for key, value in zip(budget.tag_keys, group, strict=True)
-                    },
+                    tags=dict(zip(budget.tag_keys, tags, strict=True)),
                     start=start,
                     stop=stop,
                     limit_usd=_usd(limit),
@@ -354,7 +352,7 @@ def _call(event: UsageEvent) -> Call:
         cost_usd=None if price.cost_pico_usd is None else _usd(price.cost_pico_usd),
         cost_source=price.source,
         price_ref=price.ref,
-        unit_prices_usd=dict(price.units),
+        unit_prices_usd={unit: format(Decimal(usd), "f") for unit, usd in price.units.items()},
         reason=event.reason,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import uuid5
 
+from costmw.capture.settle import SIDE_MODELS
 from costmw.events import Amendment, UsageEvent
 from costmw.pricing import Pricing
 from costmw.store.base import Store
@@ -72,7 +74,7 @@ def _newest_first(store: Store, since: datetime) -> Iterator[UsageEvent]:
 def _amendment(event: UsageEvent, pricing: Pricing, *, everything: bool) -> Amendment | None:
     old = event.price
     # The provider's own figure stands; a cost of several models cannot be taken apart again.
-    if old.source == "provider" or " + " in (old.ref or ""):
+    if old.source == "provider" or SIDE_MODELS in event.price_context:
         return None
     if old.cost_pico_usd is not None and not everything:
         return None
@@ -88,6 +90,8 @@ def _amendment(event: UsageEvent, pricing: Pricing, *, everything: bool) -> Amen
     difference = new.cost_pico_usd - (old.cost_pico_usd or 0)
     exact = event.status == "ok"
     return Amendment(
+        # Two runs at once make one amendment: the id says which change it is.
+        id=uuid5(event.id, f"{event.amendments} {new.ref} {new.cost_pico_usd}"),
         event_id=event.id,
         reason=f"repriced by {new.ref}" + (f"; {new.reason}" if new.reason else ""),
         price=new,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,12 +15,25 @@ if TYPE_CHECKING:
     from costmw.store.writer import Acknowledgement
 
 
+_generation = 0
+
+
+def _after_fork_in_child() -> None:
+    global _generation
+    _generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class Call:
     """Is settled once, by whoever comes first."""
 
     __slots__ = (
         "__weakref__",
         "_acknowledgement",
+        "_generation",
         "_lock",
         "_meter",
         "_settled",
@@ -29,6 +43,7 @@ class Call:
 
     def __init__(self, meter: Meter, start: CallStart) -> None:
         self._meter = meter
+        self._generation = _generation
         self.start = start
         self.first_chunk_ns: int | None = None
         self._settled = False
@@ -58,6 +73,10 @@ class Call:
             if retry:
                 self._meter.count_outcome(self.start, "retry")
 
+    def fault(self, error: Exception) -> None:
+        """Count and log what went wrong while the response passed."""
+        self._meter.fault(error, "a response")
+
     def wait(self) -> None:
         """Wait for the commit, once, as long as the durability asks for."""
         acknowledgement, self._acknowledgement = self._acknowledgement, None
@@ -71,6 +90,8 @@ class Call:
             await self._meter.wait_async(acknowledgement)
 
     def _first(self) -> bool:
+        if self._generation != _generation:
+            return False
         with self._lock:
             first, self._settled = not self._settled, True
         return first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from costmw.events import Usage
@@ -31,11 +30,14 @@ class _Seen:
 
 
 class TokenRatios:
-    """Tokens for a byte of request and of answer, by model."""
+    """Tokens for a byte of request and of answer, by model.
+
+    No lock: two threads that learn at once may lose one call of a thousand, which an
+    estimate can bear, and a finalizer or a fork cannot hang.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str | None, str], _Seen] = {}
-        self._lock = threading.RLock()
 
     def learn(
         self,
@@ -49,18 +51,19 @@ class TokenRatios:
         """Take an exact call: how many tokens its bytes were."""
         if model is None or usage.input_tokens is None or usage.output_tokens is None:
             return
-        with self._lock:
-            if len(self._seen) >= MODELS_AT_MOST:
-                self._seen.clear()
-            seen = self._seen.setdefault((provider, model), _Seen())
-            if seen.calls >= CALLS_REMEMBERED:
-                seen.halve()
-            seen.calls += 1
+        key = (provider, model)
+        if key not in self._seen and len(self._seen) >= MODELS_AT_MOST:
+            self._seen.clear()
+        seen = self._seen.setdefault(key, _Seen())
+        if seen.calls >= CALLS_REMEMBERED:
+            seen.halve()
+        seen.calls += 1
+        if input_bytes:
             seen.input_bytes += input_bytes
             seen.input_tokens += usage.input_tokens
-            if output_bytes:
-                seen.output_bytes += output_bytes
-                seen.output_tokens += usage.output_tokens
+        if output_bytes:
+            seen.output_bytes += output_bytes
+            seen.output_tokens += usage.output_tokens
 
     def estimate(
         self,

@@ -21,6 +21,7 @@ from costmw.capture.reading import BodyReader, read_body
 from costmw.capture.tee import Tee, tee_around
 from costmw.errors import ConfigError
 from costmw.providers import registry
+from costmw.providers.base import Reading
 from costmw.providers.registry import Provider
 
 if TYPE_CHECKING:
@@ -151,13 +152,13 @@ def _class_send(reference: weakref.ref[Any], *args: Any, **kwargs: Any) -> Any:
 def _sync_send(original: Callable[..., Any], capture: ClientCapture) -> Callable[..., Any]:
     def send(request: Any, **options: Any) -> Any:
         following: ClientCapture = send.costmw  # type: ignore[attr-defined]
-        call, sent = _prepare(following, request)
+        call, sent = _prepare(following, request, streamed=options.get("stream", False))
         if call is None:
             return original(request, **options)
         try:
             response = original(sent, **options)
-        except BaseException:
-            _failed(following, call, sent)
+        except BaseException as error:
+            _failed(following, call, sent, error)
             raise
         finally:
             sent.extensions.pop(MARK, None)
@@ -172,13 +173,13 @@ def _sync_send(original: Callable[..., Any], capture: ClientCapture) -> Callable
 def _async_send(original: Callable[..., Any], capture: ClientCapture) -> Callable[..., Any]:
     async def send(request: Any, **options: Any) -> Any:
         following: ClientCapture = send.costmw  # type: ignore[attr-defined]
-        call, sent = _prepare(following, request)
+        call, sent = _prepare(following, request, streamed=options.get("stream", False))
         if call is None:
             return await original(request, **options)
         try:
             response = await original(sent, **options)
-        except BaseException:
-            _failed(following, call, sent)
+        except BaseException as error:
+            _failed(following, call, sent, error)
             raise
         finally:
             sent.extensions.pop(MARK, None)
@@ -190,11 +191,14 @@ def _async_send(original: Callable[..., Any], capture: ClientCapture) -> Callabl
     return send
 
 
-def _prepare(capture: ClientCapture, request: Any) -> tuple[Call | None, Any]:
+def _prepare(capture: ClientCapture, request: Any, *, streamed: bool) -> tuple[Call | None, Any]:
     """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
     try:
         call, body = capture.begin(request)
-        return (None, request) if call is None else (call, capture.asked(request, call, body))
+        if call is None:
+            return None, request
+        # Only what comes as a stream can have the extra chunk taken out again.
+        return call, capture.asked(request, call, body) if streamed else request
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
         return None, request
@@ -209,11 +213,25 @@ def _received(capture: ClientCapture, call: Call, response: Any, *, hide: bool) 
         return False
 
 
-def _failed(capture: ClientCapture, call: Call, request: Any) -> None:
+# Raised once a request is on its way: the provider may have worked, and may bill it.
+_POSSIBLY_BILLED = {
+    "CancelledError",
+    "DecodingError",
+    "ReadError",
+    "ReadTimeout",
+    "RemoteProtocolError",
+    "WriteTimeout",
+}
+
+
+def _failed(capture: ClientCapture, call: Call, request: Any, error: BaseException) -> None:
     try:
-        call.not_billed(retry=_is_retry(request))
-    except Exception as error:  # noqa: BLE001 - the host's own error is on its way
-        capture.meter.fault(error, "a failed request")
+        if type(error).__name__ in _POSSIBLY_BILLED:
+            call.settle(Reading(), "failed")
+        else:
+            call.not_billed(retry=_is_retry(request))
+    except Exception as fault:  # noqa: BLE001 - the host's own error is on its way
+        capture.meter.fault(fault, "a failed request")
 
 
 class _Done:
@@ -278,8 +296,19 @@ def _request_body(request: Any) -> Mapping[str, Any]:
     try:
         parsed = from_json(request.content)
     except (RuntimeError, ValueError):  # httpx: RequestNotRead is a RuntimeError
-        return {}
+        return _form_fields(request)
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _form_fields(request: Any) -> dict[str, str]:
+    """The text fields of a multipart request, whose files only the transport may read."""
+    fields = getattr(request.stream, "fields", ())
+    return {
+        field.name: field.value
+        for field in fields
+        if isinstance(getattr(field, "name", None), str)
+        and isinstance(getattr(field, "value", None), str)
+    }
 
 
 def _body_at_hand(response: Any) -> bytes | None:

@@ -72,6 +72,9 @@ _COUNTS = (
     "reasoning_output_tokens",
 )
 
+# The same totals under the price list's names.
+_TOTALS = ("cache_read_tokens", "cache_write_tokens", "output_reasoning_tokens")
+
 
 def checked(**call: Any) -> StatedCall:
     """Check the arguments of `Meter.record()`.
@@ -109,13 +112,20 @@ def checked(**call: Any) -> StatedCall:
         latency_ms = count(call, "latency_ms")
     except UnreadableUsage as error:
         raise ConfigError(f"cannot record this call: {error}") from None
-    cost = call.get("cost")
+    for name in detail:
+        if name in _COUNTS or name in _TOTALS:
+            raise ConfigError(f"detail has {name!r}, which is an argument of record() itself")
+    if not isinstance(call.get("id"), UUID | None):
+        raise ConfigError("record() takes id= as a UUID")
+    cost = None if call.get("cost") is None else parse_usd(call["cost"], "cost")
+    if cost is not None and cost < 0:
+        raise ConfigError(f"cost is negative: {cost}")
     known = cost is not None or None not in (usage.input_tokens, usage.output_tokens)
     return StatedCall(
         provider=call["provider"],
-        model=call["model"][:256],
+        model=call["model"][:256].encode("utf-8", "replace").decode("utf-8"),
         usage=usage,
-        cost_usd=None if cost is None else parse_usd(cost, "cost"),
+        cost_usd=cost,
         status="ok" if known else "unmetered",
         reason=None if known else "recorded without usage",
         operation=call.get("operation") or "chat",

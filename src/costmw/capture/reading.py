@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic_core import from_json
-
 from costmw.capture.decoding import Decode, DecodingError, decoder
 from costmw.capture.framing import (
     AwsEventStream,
@@ -16,7 +14,14 @@ from costmw.capture.framing import (
     WholeBody,
 )
 from costmw.events import Usage
-from costmw.providers.base import Reading, SelectiveReader, StreamReader, WireFormat
+from costmw.providers.base import (
+    EndingReader,
+    Reading,
+    SelectiveReader,
+    StreamReader,
+    WireFormat,
+    parse_json,
+)
 
 CUT_SHORT = "the body was not read to its end"
 
@@ -92,6 +97,8 @@ class BodyReader:
                         self._take(event, message)
                 for event, message in self._framing.end():
                     self._take(event, message)
+                if isinstance(self._stream, EndingReader):
+                    self._stream.end()
             except FramingError as error:
                 self._give_up(str(error))
         if self._wire.read_request is not None:
@@ -161,7 +168,7 @@ class BodyReader:
 def read_json(wire: WireFormat, body: bytes) -> Reading:
     """Read a whole JSON body; never raises."""
     try:
-        parsed = from_json(body)
+        parsed = parse_json(body)
     except ValueError:
         return Reading(unreadable=True, problem="the body is not JSON")
     try:

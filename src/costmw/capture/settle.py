@@ -12,7 +12,7 @@ from costmw.capture.estimate import TokenRatios
 from costmw.context import Origin
 from costmw.events import Price, Status, Submission, Usage, UsageEvent
 from costmw.pricing import Pricing, unpriced
-from costmw.providers.base import Reading, add
+from costmw.providers.base import Reading, add, answer_bytes
 from costmw.providers.registry import Match
 
 End = Literal["end", "closed", "failed", "dropped"]
@@ -24,6 +24,9 @@ _EARLY = {
     "failed": "the connection failed before the end of the response",
     "dropped": "the stream was dropped before its end",
 }
+
+SIDE_MODELS = "side_models"
+"""In the price context of a row that holds tokens of other models too: which ones."""
 
 RESULTS = UUID("9d1d3f0a-5a51-5c39-8e0e-3f5c6d6f6d4b")
 """Namespace of the ids of results that can be read more than once (UUIDv5, RFC 9562)."""
@@ -88,7 +91,8 @@ class Settler:
         """The rows of one exchange: none, one, or one for each result of a batch."""
         if reading.not_billed:
             return []
-        if reading.pending:
+        if reading.pending or (reading.result_id is not None and not reading.finished):
+            # The result comes later, or comes again: it makes the row when it is whole.
             return list(_submissions(start, reading))
         if reading.parts:
             return [self._row(start, part, end) for part in reading.parts]
@@ -108,7 +112,7 @@ class Settler:
                 model,
                 usage,
                 input_bytes=start.request_bytes,
-                output_bytes=reading.output_bytes,
+                output_bytes=answer_bytes(reading),
             )
         elif not reading.unreadable and (guess := self._guess(start, model, reading)):
             usage = guess
@@ -120,7 +124,8 @@ class Settler:
             id=_result_row_id(start, reading) or start.id,
             created_at=start.created_at,
             request_id=start.origin.request_id,
-            first_in_request=start.origin.is_first(),
+            # A result that is read later belongs to the request that asked for it.
+            first_in_request=start.match.format.method == "POST" and start.origin.is_first(),
             operation=start.match.format.operation,
             api=start.match.format.api,
             provider=provider.name if provider else None,
@@ -138,7 +143,7 @@ class Settler:
             api_key_id=start.api_key_id,
             response_id=reading.response_id,
             trace_id=start.trace_id,
-            price_context=reading.price_context,
+            price_context=_price_context(reading),
             submitted_as=start.match.submission or reading.result_id,
         )
 
@@ -148,7 +153,7 @@ class Settler:
             model,
             reading.usage,
             input_bytes=start.request_bytes,
-            output_bytes=reading.output_bytes,
+            output_bytes=answer_bytes(reading),
         )
 
     def _price(self, start: CallStart, reading: Reading, usage: Usage, model: str | None) -> Price:
@@ -159,6 +164,7 @@ class Settler:
                 used,
                 provider=provider.name if provider else None,
                 model=used_model,
+                request_model=start.request_model if used is usage else None,
                 at=start.created_at,
                 context=reading.price_context,
             )
@@ -194,6 +200,13 @@ def _result_row_id(start: CallStart, reading: Reading) -> UUID | None:
     if reading.result_id is None:
         return None
     return uuid5(RESULTS, f"{start.provider}/{reading.result_id}")
+
+
+def _price_context(reading: Reading) -> Mapping[str, str]:
+    if not reading.side_usage:
+        return reading.price_context
+    models = sorted({model for model, _ in reading.side_usage})
+    return {**reading.price_context, SIDE_MODELS: ", ".join(models)}
 
 
 def _with_side_usage(usage: Usage, reading: Reading) -> Usage:

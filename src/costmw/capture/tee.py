@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from costmw.capture.decoding import Decode, decoder
+from costmw.capture.decoding import Decode, DecodingError, decoder
+from costmw.capture.framing import FramingError
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -45,10 +46,25 @@ class Tee:
             self._call.first_chunk_ns = time.monotonic_ns()
         self._reader.feed(chunk)
         if self._hider is not None:
-            chunk = self._hider.feed(self._decode(chunk) if self._decode else chunk)
+            chunk = self._hide(self._hider, chunk)
         if self._reader.reading.finished and not self._settled:
             self._settle("end")
         return chunk
+
+    def _hide(self, hider: UsageChunkHider, chunk: bytes) -> bytes:
+        try:
+            decoded = self._decode(chunk) if self._decode else chunk
+        except DecodingError as error:
+            # The client cannot decode it either; it shall say so itself.
+            self._call.fault(error)
+            self._hider = None
+            return hider.end() + chunk
+        try:
+            return hider.feed(decoded)
+        except FramingError as error:
+            self._call.fault(error)
+            self._hider = None
+            return hider.end()
 
     def _end(self) -> bytes:
         self._reader.end()

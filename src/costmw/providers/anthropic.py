@@ -135,10 +135,10 @@ class MessageStream:
     """
 
     def __init__(self) -> None:
-        self.reading = Reading(problem=CUT_SHORT)
+        self._answer = AnswerLength()
+        self.reading = Reading(problem=CUT_SHORT, answer=self._answer)
         self._usage: dict[str, Any] = {}
         self._complete = False
-        self._answer = AnswerLength()
 
     def wants(self, data: bytes) -> bool:
         """Whether it may say something of the message as a whole."""
@@ -161,8 +161,8 @@ class MessageStream:
         elif name == "message_stop":
             self.reading.finished = True
         elif name == "content_block_delta":
-            self._answer.read(data, sum(len(match[1]) for match in _SAID.finditer(data)))
-        self.reading.output_bytes = self._answer.bytes
+            said = sum(len(match[1]) for match in _SAID.finditer(data))
+            self._answer.read(event, data, said)
 
     def _merge(self, usage: Json) -> None:
         self._usage.update({key: value for key, value in usage.items() if value is not None})
@@ -194,7 +194,7 @@ class BatchLines:
     """The lines of a batch's results."""
 
     def __init__(self) -> None:
-        self.reading = Reading(finished=True, not_billed=True)
+        self.reading = Reading(not_billed=True, problem="no request of the batch succeeded")
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one line: a message where the request succeeded."""

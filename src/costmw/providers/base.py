@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,63 +25,6 @@ MAX_COUNT = 10**12
 
 class UnreadableUsage(ValueError):
     """The response has usage that cannot be what the provider documents."""
-
-
-@dataclass(slots=True)
-class Reading:
-    """What a response says of itself, as far as it has been read.
-
-    `finished` is True once the protocol's own end was seen (for a JSON body, once it
-    was parsed). `price_context` are the facts that choose a price, such as the
-    `service_tier` charged. `cost_usd` is the provider's own figure, where it gives one.
-    `side_usage` is what other models used on behalf of this one, each at its own price.
-    `notes` name what is billed beside the usage, and missing in it. `problem` says why
-    usage is missing or cannot be read. `unreadable` is True when the bytes themselves
-    made no sense, so that nothing more can come of them. `output_bytes` counts the
-    answer's text as far as it came, for an estimate where usage is missing.
-
-    `result_id` is set where the same result can be read again, by polling or from a
-    batch: whoever reads it, it is one row. `pending` says that it is not there yet;
-    `also_known_as` are other ids that the provider gives the same submission.
-    `not_billed` that this exchange charges nothing. `parts` are the results of a batch.
-    """
-
-    usage: Usage | None = None
-    response_model: str | None = None
-    response_id: str | None = None
-    price_context: dict[str, str] = field(default_factory=dict)
-    cost_usd: Decimal | None = None
-    side_usage: list[tuple[str, Usage]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    finished: bool = False
-    unreadable: bool = False
-    problem: str | None = None
-    output_bytes: int = 0
-    result_id: str | None = None
-    pending: bool = False
-    also_known_as: list[str] = field(default_factory=list)
-    not_billed: bool = False
-    parts: list[Reading] = field(default_factory=list)
-
-
-class StreamReader(Protocol):
-    """Reads a stream message by message; must be cheap for messages without usage."""
-
-    reading: Reading
-
-    def message(self, event: str | None, data: bytes) -> None:
-        """Take one message: its event name, if the framing has one, and its data."""
-
-
-@runtime_checkable
-class SelectiveReader(StreamReader, Protocol):
-    """A stream reader that can tell from raw bytes that there is nothing to read in them."""
-
-    def wants(self, data: bytes) -> bool:
-        """Whether whole messages as they came may hold something to read."""
-
-    def skip(self, data: bytes) -> None:
-        """Take note of bytes that are not read."""
 
 
 ENVELOPES_MEASURED = 8
@@ -102,13 +46,15 @@ class AnswerLength:
         self._skipped_bytes = 0
         self._skipped = 0
 
-    def read(self, data: bytes, answer_bytes: int) -> None:
+    def read(self, event: str | None, data: bytes, answer_bytes: int) -> None:
         """A message with so many bytes of the answer."""
         self._read += answer_bytes
+        # As it came: "data: " and the blank line, and "event: " with its name and end.
+        framing = 8 if event is None else 16 + len(event)
         if answer_bytes:
             self._measured += 1
             self.is_measured = self._measured >= ENVELOPES_MEASURED
-            self._envelopes += len(data) - answer_bytes
+            self._envelopes += len(data) + framing - answer_bytes
 
     def skip(self, data: bytes) -> None:
         """Whole events as they came, unread."""
@@ -120,9 +66,80 @@ class AnswerLength:
         """The answer's length so far."""
         if not self._skipped:
             return self._read
-        # "data: " and the blank line are not part of a message that is read.
-        envelope = self._envelopes / self._measured + 8
+        envelope = self._envelopes / max(self._measured, 1)
         return self._read + max(int(self._skipped_bytes - self._skipped * envelope), 0)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a response says of itself, as far as it has been read.
+
+    `finished` is True once the protocol's own end was seen (for a JSON body, once it
+    was parsed). `price_context` are the facts that choose a price, such as the
+    `service_tier` charged. `cost_usd` is the provider's own figure, where it gives one.
+    `side_usage` is what other models used on behalf of this one, each at its own price.
+    `notes` name what is billed beside the usage, and missing in it. `problem` says why
+    usage is missing or cannot be read. `unreadable` is True when the bytes themselves
+    made no sense, so that nothing more can come of them. `output_bytes` counts the
+    answer's text as far as it came, for an estimate where usage is missing; `answer`
+    does in streams.
+
+    `result_id` is set where the same result can be read again, by polling or from a
+    batch: whoever reads it, it is one row. `pending` says that it is not there yet;
+    `also_known_as` are other ids that the provider gives the same submission.
+    `not_billed` that this exchange charges nothing. `parts` are the results of a batch.
+    """
+
+    usage: Usage | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    price_context: dict[str, str] = field(default_factory=dict)
+    cost_usd: Decimal | None = None
+    side_usage: list[tuple[str, Usage]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    finished: bool = False
+    unreadable: bool = False
+    problem: str | None = None
+    output_bytes: int = 0
+    answer: AnswerLength | None = None
+    result_id: str | None = None
+    pending: bool = False
+    also_known_as: list[str] = field(default_factory=list)
+    not_billed: bool = False
+    parts: list[Reading] = field(default_factory=list)
+
+
+def answer_bytes(reading: Reading) -> int:
+    """How long the answer is, as far as it came."""
+    return reading.answer.bytes if reading.answer is not None else reading.output_bytes
+
+
+class StreamReader(Protocol):
+    """Reads a stream message by message; must be cheap for messages without usage."""
+
+    reading: Reading
+
+    def message(self, event: str | None, data: bytes) -> None:
+        """Take one message: its event name, if the framing has one, and its data."""
+
+
+@runtime_checkable
+class EndingReader(StreamReader, Protocol):
+    """A stream reader for which the end of the body says something."""
+
+    def end(self) -> None:
+        """Take the end of the body."""
+
+
+@runtime_checkable
+class SelectiveReader(StreamReader, Protocol):
+    """A stream reader that can tell from raw bytes that there is nothing to read in them."""
+
+    def wants(self, data: bytes) -> bool:
+        """Whether whole messages as they came may hold something to read."""
+
+    def skip(self, data: bytes) -> None:
+        """Take note of bytes that are not read."""
 
 
 class NoStream:
@@ -170,8 +187,25 @@ def json_object(data: bytes) -> Json:
     Raises:
         ValueError: when it is not JSON.
     """
-    body = from_json(data)
+    body = parse_json(data)
     return body if isinstance(body, dict) else NOTHING
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON; also with lone surrogates, which Python's own parser takes.
+
+    Raises:
+        ValueError: when it is not JSON.
+    """
+    try:
+        return from_json(data)
+    except ValueError:
+        if b"\\u" not in data:
+            raise
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
 
 
 def count(usage: Json, key: str) -> int | None:
@@ -207,7 +241,9 @@ def part(usage: Json, key: str) -> Json:
 def text(body: Json, key: str) -> str | None:
     """Read a short text such as a model or an id; None when it is anything else."""
     value = body.get(key)
-    return value[:256] if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:256].encode("utf-8", "replace").decode("utf-8")
 
 
 def add(first: Usage, second: Usage) -> Usage:

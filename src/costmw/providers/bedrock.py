@@ -189,6 +189,7 @@ class InvokeStream:
             _guarded(self.reading)
         if self._claude is None and b'"message_start"' in chunk:
             self._claude = MessageStream()
+            self.reading.answer = self._claude.reading.answer
             self._claude.reading = self.reading
         if self._claude is not None:
             self._claude.message(None, chunk)

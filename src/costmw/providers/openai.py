@@ -11,7 +11,9 @@ cost (OpenRouter, Perplexity, xAI).
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 
 from costmw.events import Usage
@@ -35,8 +37,8 @@ NO_STREAM_USAGE = (
     "the stream carries no usage: send stream_options={'include_usage': True}, "
     "or leave include_usage on in instrument()"
 )
-USD_TICKS = 10**10
-"""xAI's `cost_in_usd_ticks` in one USD."""
+USD_TICK_DIGITS = 10
+"""xAI's `cost_in_usd_ticks` are 1e-10 USD."""
 
 
 def chat_usage(usage: Json, *, total_tells: bool = True) -> Usage:
@@ -53,7 +55,10 @@ def chat_usage(usage: Json, *, total_tells: bool = True) -> Usage:
         raise UnreadableUsage("usage has no prompt_tokens")
     read = part(usage, "prompt_tokens_details") or part(usage, "prompt_token_details")
     written = part(usage, "completion_tokens_details") or part(usage, "completion_token_details")
-    output = count(usage, "completion_tokens") or 0
+    total = count(usage, "total_tokens")
+    output = count(usage, "completion_tokens")
+    if output is None and (total == prompt or not total_tells):
+        output = 0  # embeddings have none, and say so by their total
     reasoning = count(written, "reasoning_tokens") or count(usage, "reasoning_tokens") or 0
     cached = (
         count(read, "cached_tokens")
@@ -62,12 +67,13 @@ def chat_usage(usage: Json, *, total_tells: bool = True) -> Usage:
         or 0
     )
     # What the total has beyond the two is one of their parts, told apart by its size.
-    total = count(usage, "total_tokens") if total_tells else None
-    beyond = (total or 0) - prompt - output
-    if beyond > 0 and beyond == cached:
-        prompt += cached
-    elif beyond > 0 and reasoning in (0, beyond):
-        output, reasoning = output + beyond, beyond
+    if output is not None and total_tells and (beyond := (total or 0) - prompt - output) > 0:
+        if beyond == reasoning:
+            output += reasoning
+        elif beyond == cached:
+            prompt += cached
+        elif reasoning == 0:
+            output, reasoning = output + beyond, beyond
     return check(
         Usage(
             input_tokens=prompt,
@@ -91,10 +97,11 @@ def own_cost(usage: Json) -> Decimal | None:
     cost = usage.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
-    if isinstance(cost, int | float) and not isinstance(cost, bool):
+    if isinstance(cost, int | float) and not isinstance(cost, bool) and math.isfinite(cost):
         return Decimal(str(cost))
-    ticks = usage.get("cost_in_usd_ticks")
-    return Decimal(ticks) / USD_TICKS if isinstance(ticks, int) else None
+    ticks = count(usage, "cost_in_usd_ticks")
+    # Written out, not divided: the app's decimal context has no say in it.
+    return None if ticks is None else Decimal(f"{ticks}e-{USD_TICK_DIGITS}")
 
 
 def note(reading: Reading, body: Json) -> None:
@@ -113,7 +120,9 @@ def take_chat_usage(reading: Reading, body: Json) -> None:
     try:
         if not isinstance(usage, dict):
             raise UnreadableUsage(f"usage is {type(usage).__name__}, not an object")
-        reading.usage, reading.problem = chat_usage(usage), None
+        reading.usage = chat_usage(usage)
+        unknown = reading.usage.output_tokens is None
+        reading.problem = "usage has no completion_tokens" if unknown else None
         reading.cost_usd = own_cost(usage)
         if usage.get("is_byok") is True:
             reading.notes.append("your own key: the upstream provider bills beside this cost")
@@ -136,13 +145,14 @@ class ChatStream:
     """`chat.completion.chunk` and `text_completion` messages up to `[DONE]`.
 
     The usage chunk has no choices and is usually the last before `[DONE]`, not always;
-    some servers leave `[DONE]` out. Usage beside choices is a running total, and final
-    only with their `finish_reason`.
+    some servers leave `[DONE]` out. Usage beside choices is a running total: final at
+    `[DONE]`, or at the end once every choice has its `finish_reason`.
     """
 
     def __init__(self) -> None:
-        self.reading = Reading(problem=NO_STREAM_USAGE)
         self._answer = AnswerLength()
+        self.reading = Reading(problem=NO_STREAM_USAGE, answer=self._answer)
+        self._open_choices: set[object] = set()
 
     def wants(self, data: bytes) -> bool:
         """Whether there is usage or the end in it, or too little is known so far."""
@@ -165,16 +175,25 @@ class ChatStream:
             body = json_object(data)
             note(self.reading, body)
             take_chat_usage(self.reading, body)
-            if self.reading.usage is not None and _is_final(body.get("choices")):
+            self._follow_choices(body.get("choices"))
+            if self.reading.usage is not None and body.get("choices") == []:
                 self.reading.finished = True
-        self._answer.read(data, sum(len(match[1]) for match in _CONTENT.finditer(data)))
-        self.reading.output_bytes = self._answer.bytes
+        self._answer.read(event, data, sum(len(match[1]) for match in _CONTENT.finditer(data)))
 
+    def end(self) -> None:
+        """Take the end of a stream without `[DONE]`: good when every choice has ended."""
+        if self.reading.usage is not None and not self._open_choices:
+            self.reading.finished = True
 
-def _is_final(choices: object) -> bool:
-    return isinstance(choices, list) and all(
-        isinstance(choice, dict) and choice.get("finish_reason") for choice in choices
-    )
+    def _follow_choices(self, choices: object) -> None:
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, Mapping):
+                ended = (
+                    self._open_choices.discard
+                    if choice.get("finish_reason")
+                    else self._open_choices.add
+                )
+                ended(str(choice.get("index")))
 
 
 def _answer_bytes(choice: object) -> int:

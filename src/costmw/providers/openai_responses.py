@@ -46,7 +46,7 @@ def response_usage(usage: Json, **tools: int | None) -> Usage:
     return check(
         Usage(
             input_tokens=total,
-            output_tokens=count(usage, "output_tokens") or 0,
+            output_tokens=count(usage, "output_tokens"),
             cache_read_input_tokens=count(read, "cached_tokens") or 0,
             cache_write_input_tokens=count(read, "cache_write_tokens") or 0,
             reasoning_output_tokens=count(written, "reasoning_tokens") or 0,
@@ -118,8 +118,8 @@ class ResponseStream:
     """Response events up to `response.completed`, `.incomplete` or `.failed`."""
 
     def __init__(self) -> None:
-        self.reading = Reading(problem=CUT_SHORT)
         self._answer = AnswerLength()
+        self.reading = Reading(problem=CUT_SHORT, answer=self._answer)
 
     def wants(self, data: bytes) -> bool:
         """Whether it may be the first or the last event, or too little is known so far."""
@@ -136,10 +136,12 @@ class ResponseStream:
             self.reading.problem = NO_USAGE
             _take_response(self.reading, part(json_object(data), "response"))
         elif name == "response.created":
-            note(self.reading, part(json_object(data), "response"))
+            created = part(json_object(data), "response")
+            note(self.reading, created)
+            if created.get("background") is True:
+                self.reading.result_id = self.reading.response_id
         elif name is not None and name.endswith(".delta"):
-            self._answer.read(data, text_bytes(json_object(data).get("delta")))
-        self.reading.output_bytes = self._answer.bytes
+            self._answer.read(event, data, text_bytes(json_object(data).get("delta")))
 
 
 _FIRST_OR_LAST = re.compile(rb"response\.(?:created|completed|incomplete|failed)")

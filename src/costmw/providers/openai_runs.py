@@ -85,7 +85,6 @@ class BatchLines:
         reading.price_context.pop("service_tier", None)
         self.reading.parts.append(reading)
         self.reading.not_billed = False
-        self.reading.finished = True
 
 
 FORMATS = (

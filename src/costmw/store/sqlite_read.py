@@ -288,6 +288,7 @@ class SqliteSnapshot:
             response_id=row["response_id"],
             trace_id=row["trace_id"],
             price_context=json.loads(row["price_context"] or "{}"),
+            amendments=len(changes),
         )
 
 
