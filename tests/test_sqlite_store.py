@@ -124,7 +124,7 @@ class TestUrl:
     def test_any_other_url_is_refused_with_one_that_works(self, url: str) -> None:
         with pytest.raises(ConfigError, match="store is .*sqlite:///") as error:
             Meter(url)
-        assert repr(url) in str(error.value)
+        assert url.partition(":")[0].strip() in str(error.value)
 
     def test_no_store_at_all_is_refused_with_one_that_works(
         self, monkeypatch: pytest.MonkeyPatch
@@ -1017,6 +1017,8 @@ class TestView:
             "tags": '{"a":"é","b":"q\\"uote"}',
             "api_key_id": "k1",
             "created_at": "2026-03-17T12:30:15.000042Z",
+            "cost_pico_usd": 3_250_000_000,
+            "status": "ok",
         } == row
         assert dict(event.tags) == json.loads(row["tags"])
         assert event.created_at == datetime.fromisoformat(row["created_at"])

@@ -531,9 +531,12 @@ def _open_store(store: str | Store | None, config: Config) -> Store:
     url = store or store_from_environment()
     if not url:
         raise ConfigError("no store: pass Meter('sqlite:///llmcost.db') or set COSTMW_STORE")
-    scheme = url.partition(":")[0]
+    scheme, colon, _ = url.partition(":")
     if scheme != "sqlite":
-        raise ConfigError(f"store is {url!r}: {scheme or 'this'} is not known; use 'sqlite:///...'")
+        # A URL may hold a password: only its scheme is repeated.
+        told = f"a {scheme}: URL" if colon else repr(url)
+        later = ", Postgres comes later" if scheme.startswith("postgres") else ""
+        raise ConfigError(f"store is {told}, which is not known{later}; use 'sqlite:///llmcost.db'")
     from costmw.store.sqlite import SqliteStore
 
     return SqliteStore(url, config)

@@ -129,7 +129,9 @@ SELECT
     latency_ms,
     tags,
     api_key_id,
-    created_at
+    created_at,
+    iif(unpriced > 0, NULL, cost) AS cost_pico_usd, -- to compare and sum: SQLite has no decimals
+    status
 FROM (
     SELECT
         lower(hex(e.id)) AS id,
@@ -150,7 +152,14 @@ FROM (
         s.tags,
         e.api_key_id,
         strftime('%Y-%m-%dT%H:%M:%S', e.created_at / 1000000, 'unixepoch')
-            || printf('.%06dZ', e.created_at % 1000000) AS created_at
+            || printf('.%06dZ', e.created_at % 1000000) AS created_at,
+        coalesce(
+            (
+                SELECT c.status FROM amendments c
+                WHERE c.event_id = e.id AND c.status IS NOT NULL ORDER BY c.seq DESC LIMIT 1
+            ),
+            e.status
+        ) AS status
     FROM usage_events e
     JOIN tag_sets s ON s.id = e.tag_set_id
     LEFT JOIN amendments a ON a.event_id = e.id

@@ -39,6 +39,9 @@ BUSY_TIMEOUT = 10.0
 FORK_PATIENCE = 2.0
 """Seconds that a fork waits for a question before it breaks it off."""
 
+SQLITE_HEADER = b"SQLite format 3\0"
+"""How every SQLite file begins (https://www.sqlite.org/fileformat.html)."""
+
 KEY_BYTES = 32
 """Length of the secret that API keys are fingerprinted with."""
 
@@ -94,12 +97,12 @@ class SqliteStore:
             )
         if self.path.is_dir():
             raise StoreError(f"cannot open {self.url}: {self.path} is a directory; name a file")
-        with self._translated(), self._exclusive(BUSY_TIMEOUT):
+        with self._translated_for_writing(), self._exclusive(BUSY_TIMEOUT):
             self._connected()
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records in one transaction; see `Store.write`."""
-        with self._translated(), self._exclusive():
+        with self._translated_for_writing(), self._exclusive():
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -117,6 +120,8 @@ class SqliteStore:
         """Open a consistent view on a connection of its own; see `Store.snapshot`."""
         with self._translated():
             if self._zone is None:
+                if not self.path.exists():
+                    logger.warning("%s does not exist yet: making an empty store", self.path)
                 self.open()
             gate = self._gate
             with gate.inside():
@@ -253,8 +258,18 @@ class SqliteStore:
         finally:
             self._turn.release()
 
+    def _refuse_other_files(self) -> None:
+        """Leave nothing beside a file that is not ours: look before anything is made."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            start = file.read(len(SQLITE_HEADER))
+        if start and start != SQLITE_HEADER:
+            raise StoreError(f"cannot use {self.url}: {_advice('SQLITE_NOTADB', OSError())}")
+
     def _lock(self, timeout: float) -> int:
         if self._lock_file is None:
+            self._refuse_other_files()
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             try:
                 self._lock_file = os.open(f"{self.path}.lock", flags, 0o644)
@@ -290,6 +305,15 @@ class SqliteStore:
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise StoreBusy(self._busy()) from error
             raise StoreError(f"cannot use {self.url}: {_advice(name, error)}") from error
+
+    @contextmanager
+    def _translated_for_writing(self) -> Iterator[None]:
+        """The same, and what the system raises: locking a file may fail on some disks."""
+        try:
+            with self._translated():
+                yield
+        except OSError as error:
+            raise StoreError(f"cannot use {self.url}: {error.strerror or error}") from error
 
     def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
         """Refuse a database of something else before anything in it is changed."""

@@ -160,6 +160,8 @@ class Writer:
                 self._config.queue_size,
                 self.counts.last_error,
             )
+        if dropped:
+            acknowledgement.release()  # nobody shall wait for what never comes
         return acknowledgement
 
     def flush(self, timeout: float | None) -> bool:
@@ -341,5 +343,9 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _close_all() -> None:
     for writer in list(_writers):
-        if writer.waiting:
-            writer.close(timeout=5.0)
+        if writer.waiting and not writer.close(timeout=5.0):
+            logger.error(
+                "%d record(s) of costmw are lost as the process ends. %s",
+                writer.waiting,
+                writer.counts.last_error,
+            )
