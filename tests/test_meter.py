@@ -349,8 +349,8 @@ class TestStart:
     @pytest.mark.parametrize(
         ("url", "said"),
         [
-            ("postgresql://host/db", "postgresql is not known; use 'sqlite:///...'"),
-            ("llmcost.db", "use 'sqlite:///...'"),
+            ("postgresql://host/db", "store is a postgresql: URL, which is not known, Postgres comes later"),
+            ("llmcost.db", "use 'sqlite:///llmcost.db'"),
             ("sqlite://", "use 'sqlite:///llmcost.db' for a file in the working directory"),
         ],
     )

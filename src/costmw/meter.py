@@ -328,13 +328,17 @@ class Meter:
 
     def wait(self, acknowledgement: Acknowledgement) -> None:
         """Wait for a commit, at most `ack_timeout` seconds; a delay is counted."""
-        if self.config.durability == "async" or acknowledgement.wait(self.config.ack_timeout):
+        if self.config.durability == "async":
             return
-        self._is_late()
+        if acknowledgement.dropped or not acknowledgement.wait(self.config.ack_timeout):
+            self._is_late()
 
     async def wait_async(self, acknowledgement: Acknowledgement) -> None:
         """Wait for a commit without blocking the event loop."""
         if self.config.durability == "async" or acknowledgement.committed:
+            return
+        if acknowledgement.dropped:
+            self._is_late()
             return
         try:
             in_time = await acknowledgement.wait_async(self.config.ack_timeout)

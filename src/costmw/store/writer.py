@@ -35,11 +35,15 @@ RETRY_AFTER = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class Acknowledgement:
-    """Whether one record has been committed; can be waited for in a thread or a task."""
+    """Whether one record has been committed; can be waited for in a thread or a task.
 
-    __slots__ = ("_committed", "_lock", "_waiter")
+    `dropped` says that it never will be: there is nothing to wait for.
+    """
+
+    __slots__ = ("_committed", "_lock", "_waiter", "dropped")
 
     def __init__(self) -> None:
+        self.dropped = False
         self._committed = False
         self._lock = threading.Lock()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
@@ -160,8 +164,7 @@ class Writer:
                 self._config.queue_size,
                 self.counts.last_error,
             )
-        if dropped:
-            acknowledgement.release()  # nobody shall wait for what never comes
+        acknowledgement.dropped = dropped > 0
         return acknowledgement
 
     def flush(self, timeout: float | None) -> bool:
