@@ -146,7 +146,7 @@ class Amendment:
 class Submission:
     """Who asked for a result that comes later: a background response, a batch.
 
-    Kept under the provider's id of the result until it is read, by whichever process.
+    Kept under the provider's id of the result for 90 days, for whichever process reads it.
     `alias_of` says that the provider gave the same submission a second id.
     """
 

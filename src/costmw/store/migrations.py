@@ -93,7 +93,7 @@ CREATE TABLE amendments (
 
 CREATE INDEX amendments_by_event ON amendments (event_id);
 
--- Who asked for a result that comes later, until it is read.
+-- Who asked for a result that comes later; kept for 90 days.
 CREATE TABLE submissions (
     provider TEXT NOT NULL,        -- '' when unknown
     result_id TEXT NOT NULL,       -- the provider's id of the response, batch or file

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
@@ -25,7 +26,7 @@ from costmw.errors import ConfigError, StoreBusy, StoreError
 from costmw.events import Record
 from costmw.store.fork_gate import ForkGate
 from costmw.store.migrations import migrations
-from costmw.store.sqlite_read import SqliteSnapshot
+from costmw.store.sqlite_read import SqliteSnapshot, micros
 from costmw.store.sqlite_write import RecordInserter
 
 if sys.platform != "win32":
@@ -41,6 +42,9 @@ FORK_PATIENCE = 2.0
 
 SQLITE_HEADER = b"SQLite format 3\0"
 """How every SQLite file begins (https://www.sqlite.org/fileformat.html)."""
+
+SUBMISSIONS_KEPT_DAYS = 90
+"""How long it is kept who asked for a result that comes later; providers keep them for less."""
 
 KEY_BYTES = 32
 """Length of the secret that API keys are fingerprinted with."""
@@ -98,7 +102,9 @@ class SqliteStore:
         if self.path.is_dir():
             raise StoreError(f"cannot open {self.url}: {self.path} is a directory; name a file")
         with self._translated_for_writing(), self._exclusive(BUSY_TIMEOUT):
-            self._connected()
+            connection = self._connected()
+            outdated = micros(datetime.now(UTC)) - SUBMISSIONS_KEPT_DAYS * 86_400_000_000
+            connection.execute("DELETE FROM submissions WHERE created_at < ?", (outdated,))
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records in one transaction; see `Store.write`."""
