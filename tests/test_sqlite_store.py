@@ -187,6 +187,7 @@ class TestOpening:
 
         assert "not an SQLite database; move it away or name another file" in self.refused(path)
         assert content == path.read_bytes()
+        assert [path] == list(path.parent.iterdir())
 
     @pytest.mark.parametrize(
         "table", ["CREATE TABLE invoices (n)", "CREATE TABLE settings (key, value)"]
@@ -202,6 +203,7 @@ class TestOpening:
         assert f"a database of something else (it has a table {table.split()[2]})" in said
         assert "give costmw a file of its own" in said
         assert content == path.read_bytes()
+        assert [path] == list(path.parent.iterdir())
 
     def test_a_database_with_migrations_of_something_else_is_left_as_it_was(
         self, path: Path
@@ -367,6 +369,60 @@ print("done")
             }
 
 
+class TestSeveralProcesses:
+    def test_a_process_that_ends_leaves_the_log_to_those_that_still_have_the_file(
+        self, path: Path
+    ) -> None:
+        """Opening and closing a database's file by hand would give up the locks of this process.
+
+        The last to close it removes its log: with the locks given up, another process thinks
+        that it is the last while this one goes on writing to a log that is gone.
+        """
+        other = """
+store = SqliteStore(sys.argv[1], Config())
+with store.snapshot() as snapshot:
+    print(len(snapshot.events(scope={}, limit=100)))
+store.write([])
+store.close()
+"""
+        url = f"sqlite:///{path}"
+        with opened(path) as store:
+            store.write([an_event()])
+            with store.snapshot() as snapshot:
+                store.close()
+                store.write([an_event()])
+                assert ["2\n"] == run_processes(1, other, url)
+                assert Path(f"{path}-wal").exists()
+                store.write([an_event()])
+                assert ["3\n"] == run_processes(1, other, url)
+                assert 1 == len(snapshot.events(scope={}, limit=100))
+            store.write([an_event()])
+        with opened(path) as store:
+            assert 4 == len(stored(store))
+            check = store._connected().execute("PRAGMA integrity_check").fetchone()
+            assert ("ok",) == tuple(check)
+
+    def test_processes_that_write_at_once_lose_nothing(self, path: Path) -> None:
+        code = """
+from rows import an_event
+store = SqliteStore(sys.argv[1], Config())
+for n in range(40):
+    store.write([an_event(1, tags={"n": str(n)}) for _ in range(5)])
+    if n % 10 == 9:
+        store.close()
+print("done")
+store.close()
+"""
+        code = f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + code
+
+        assert ["done\n"] * 4 == run_processes(4, code, f"sqlite:///{path}")
+        with opened(path) as store:
+            assert 4 * 40 * 5 == totals(store)[()].cost_pico_usd
+            assert {(str(n),): 20 for n in range(40)} == {
+                group: sums.calls for group, sums in totals(store, "tag:n").items()
+            }
+
+
 class TestTimeZone:
     def test_a_new_store_counts_in_utc(self, store: SqliteStore) -> None:
         assert "UTC" == store.time_zone.key
@@ -428,6 +484,12 @@ store.close()
         Path(f"{path}.key").mkdir()
         with pytest.raises(StoreError, match=r"llmcost\.db\.key"):
             store.fingerprint_key()
+
+    def test_a_file_that_is_not_ours_gets_no_key(self, path: Path) -> None:
+        path.write_bytes(b"Dear diary")
+        with pytest.raises(StoreError, match="not an SQLite database"):
+            SqliteStore(f"sqlite:///{path}", Config()).fingerprint_key()
+        assert [path] == list(path.parent.iterdir())
 
     def test_a_key_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
         store = SqliteStore(f"sqlite:///{tmp_path}/none/llmcost.db", Config())
@@ -924,15 +986,22 @@ class TestAmendments:
         )
 
     def test_a_status_is_counted_once_however_often_it_is_amended(self, store: SqliteStore) -> None:
-        settled, doubted, twice = (an_event(1, status=s) for s in ("incomplete", "ok", "ok"))
+        settled, doubted, twice = (
+            an_event(1, status=status, tags={"case": str(n)})
+            for n, status in enumerate(("incomplete", "ok", "ok"))
+        )
         store.write([settled, doubted, twice])
         self.amended(store, settled, status="ok")
         self.amended(store, settled, status="ok", cost_pico_usd=1)
         self.amended(store, settled, cost_pico_usd=1)
+        self.amended(store, doubted, status="incomplete")
         self.amended(store, doubted, status="estimated")
         self.amended(store, twice, status="estimated")
         self.amended(store, twice, status="ok")
 
+        assert {("0",): 0, ("1",): 1, ("2",): 0} == {
+            group: sums.incomplete for group, sums in totals(store, "tag:case").items()
+        }
         assert 1 == totals(store)[()].incomplete
         assert {("ok",): 2, ("estimated",): 1} == {
             group: sums.calls for group, sums in totals(store, "status").items()

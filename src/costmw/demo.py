@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def run_demo(*, port: int = 0, seconds: float | None = None, store: str | None =
     from costmw.dashboard.auth import anonymous
 
     example = _example()
+    signal.signal(signal.SIGTERM, _stop)
     with tempfile.TemporaryDirectory(prefix="costmw-demo-") as folder:
         meter = Meter(
             store or f"sqlite:///{folder}/llmcost.db",
@@ -103,6 +105,10 @@ def run_demo(*, port: int = 0, seconds: float | None = None, store: str | None =
             server.should_exit = True
             serving.join(10)
             meter.close()
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def made_up_history(meter: Meter, now: datetime) -> Iterator[UsageEvent]:

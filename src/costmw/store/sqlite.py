@@ -40,9 +40,6 @@ BUSY_TIMEOUT = 10.0
 FORK_PATIENCE = 2.0
 """Seconds that a fork waits for a question before it breaks it off."""
 
-SQLITE_HEADER = b"SQLite format 3\0"
-"""How every SQLite file begins (https://www.sqlite.org/fileformat.html)."""
-
 SUBMISSIONS_KEPT_DAYS = 90
 """How long it is kept who asked for a result that comes later; providers keep them for less."""
 
@@ -147,7 +144,7 @@ class SqliteStore:
         path = Path(f"{self.path}.key")
         try:
             if not path.exists():
-                with self._exclusive(BUSY_TIMEOUT):
+                with self._translated(), self._exclusive(BUSY_TIMEOUT):
                     if not path.exists():
                         _write_key(path)
             key = path.read_bytes()
@@ -265,13 +262,17 @@ class SqliteStore:
             self._turn.release()
 
     def _refuse_other_files(self) -> None:
-        """Leave nothing beside a file that is not ours: look before anything is made."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            start = file.read(len(SQLITE_HEADER))
-        if start and start != SQLITE_HEADER:
-            raise StoreError(f"cannot use {self.url}: {_advice('SQLITE_NOTADB', OSError())}")
+        """Leave nothing beside a file that is not ours: look before anything is made.
+
+        Only SQLite may open the file: who closes it by hand gives up all locks that this
+        process has on it (https://www.sqlite.org/howtocorrupt.html).
+        """
+        if self.path.is_file() and self.path.stat().st_size:
+            connection = self._connect(read_only=True)
+            try:
+                self._refuse_foreign(connection)
+            finally:
+                connection.close()
 
     def _lock(self, timeout: float) -> int:
         if self._lock_file is None:
