@@ -349,7 +349,10 @@ class TestStart:
     @pytest.mark.parametrize(
         ("url", "said"),
         [
-            ("postgresql://host/db", "store is a postgresql: URL, which is not known, Postgres comes later"),
+            (
+                "postgresql://host/db",
+                "store is a postgresql: URL, which is not known, Postgres comes later",
+            ),
             ("llmcost.db", "use 'sqlite:///llmcost.db'"),
             ("sqlite://", "use 'sqlite:///llmcost.db' for a file in the working directory"),
         ],

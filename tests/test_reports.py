@@ -160,9 +160,7 @@ class World:
         ]
 
 
-@pytest.fixture(
-    scope="module", params=["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"]
-)
+@pytest.fixture(scope="module", params=["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"])
 def zone(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from costmw import Budget, Config, Meter
 from costmw.errors import ConfigError, StoreBusy, StoreError
-from costmw.events import Amendment, Price, Usage, UsageEvent, new_id
+from costmw.events import Amendment, Price, Submission, Usage, UsageEvent, new_id
 from costmw.money import MAX_PICO
 from costmw.reports import Reports
 from costmw.store import sqlite as sqlite_module
@@ -518,6 +519,7 @@ class TestEvents:
             api_key_id="0123456789abcdef",
             response_id="resp_1",
             trace_id="f" * 32,
+            price_context={"service_tier": "flex"},
         )
         bare = an_event(
             None,
@@ -581,6 +583,7 @@ class TestEvents:
             Amendment(event_id=new_id(), reason=None),  # type: ignore[arg-type]
             Amendment(event_id=new_id(), reason="x", input_tokens=None),  # type: ignore[arg-type]
             an_outcome(None),  # type: ignore[arg-type]
+            Submission("openai", None, NOON, {}),  # type: ignore[arg-type]
         ],
         ids=lambda record: type(record).__name__,
     )
@@ -1134,9 +1137,60 @@ class TestView:
         ]
 
 
-class TestOutcomes:
-    HOUR = NOON.replace(minute=0)
+class TestSubmissions:
+    """A result that is read later belongs to who asked for it."""
 
+    ASKED = Submission(
+        "openai",
+        "resp_1",
+        NOON - timedelta(days=1),
+        {"tenant": "acme"},
+        request_id=new_id(),
+        first_in_request=True,
+        api_key_id="k1",
+    )
+
+    def test_a_result_takes_who_asked_and_when_from_its_submission(
+        self, store: SqliteStore
+    ) -> None:
+        store.write([self.ASKED])
+        store.write([an_event(5, submitted_as="resp_1", tags={"tenant": "reader"})])
+        store.write([an_event(6, submitted_as="resp_1", provider="anthropic")])
+
+        result, other = stored(store)
+        asked = self.ASKED
+        assert (asked.created_at, asked.tags, asked.request_id, asked.api_key_id, True) == (
+            result.created_at,
+            result.tags,
+            result.request_id,
+            result.api_key_id,
+            result.first_in_request,
+        )
+        assert (NOON, {}) == (other.created_at, other.tags)
+
+    def test_many_results_of_one_submission_are_one_web_request(self, store: SqliteStore) -> None:
+        store.write([self.ASKED, *(an_event(submitted_as="resp_1") for _ in range(3))])
+        store.write([an_event(submitted_as="resp_1")])
+
+        sums = totals(store, "tag:tenant")["acme",]
+        assert (4, 1) == (sums.calls, sums.requests)
+
+    def test_the_first_to_say_who_asked_is_believed(self, store: SqliteStore) -> None:
+        store.write([self.ASKED, replace(self.ASKED, tags={"tenant": "thief"})])
+        store.write([an_event(submitted_as="resp_1")])
+
+        assert [{"tenant": "acme"}] == [event.tags for event in stored(store)]
+
+    def test_a_second_id_of_a_submission_is_as_good(self, store: SqliteStore) -> None:
+        second = replace(self.ASKED, result_id="file_1", alias_of="resp_1", tags={})
+        unknown = replace(self.ASKED, result_id="file_2", alias_of="resp_2")
+        store.write([self.ASKED, second, second, unknown])
+        store.write([an_event(submitted_as="file_1"), an_event(submitted_as="file_2")])
+
+        assert [{"tenant": "acme"}, {}] == [event.tags for event in stored(store)]
+
+
+class TestOutcomes:
     def counted(self, store: SqliteStore, start: datetime, stop: datetime, **scope: str) -> Any:
         with store.snapshot() as snapshot:
             return {row.kind: row.count for row in snapshot.outcomes(start, stop, scope=scope)}
@@ -1164,8 +1218,6 @@ class TestOutcomes:
     def test_the_most_frequent_come_first_and_unknown_names_are_none(
         self, store: SqliteStore
     ) -> None:
-        from dataclasses import replace
-
         store.write([an_outcome("retry"), an_outcome("error"), an_outcome("error")])
         store.write([replace(an_outcome("refused"), provider=None, model=None)] * 3)
 

@@ -35,17 +35,19 @@ ON CONFLICT (id) DO NOTHING
 """
 
 _INSERT_SUBMISSION = """
-INSERT OR IGNORE INTO submissions (
+INSERT INTO submissions (
     provider, result_id, created_at, tag_set_id, request_id, first_in_request, api_key_id
 ) VALUES (?,?,?,?,?,?,?)
+ON CONFLICT (provider, result_id) DO NOTHING
 """
 
 _INSERT_ALIAS = """
-INSERT OR IGNORE INTO submissions (
+INSERT INTO submissions (
     provider, result_id, created_at, tag_set_id, request_id, first_in_request, api_key_id
 )
 SELECT provider, ?, created_at, tag_set_id, request_id, first_in_request, api_key_id
 FROM submissions WHERE provider = ? AND result_id = ?
+ON CONFLICT (provider, result_id) DO NOTHING
 """
 
 # Who asked, and when, is who submitted: not who happened to read the result.
