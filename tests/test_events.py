@@ -8,7 +8,7 @@ import time
 from uuid import RFC_4122, UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmw.events import Amendment, Price, Usage, new_id
@@ -21,6 +21,7 @@ def id_at(monkeypatch: pytest.MonkeyPatch, nanoseconds: int) -> UUID:
         return new_id()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**48 * 1_000_000 - 1))
 def test_an_id_is_a_uuid_of_version_7_that_holds_its_millisecond(nanoseconds: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:

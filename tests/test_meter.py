@@ -255,14 +255,29 @@ for n in range(2000):
         with opened(tmp_path / "llmcost.db") as store:
             assert 2000 == len(stored(store))
 
+    def test_what_is_lost_when_the_app_ends_is_said(self, tmp_path: Path) -> None:
+        code = f"""
+from costmw import Config, Meter
+meter = Meter("sqlite:///{tmp_path}/none/llmcost.db", config=Config(ack_timeout=0.01))
+meter.record(provider="openai", model="m", cost=1)
+meter.record(provider="openai", model="m", cost=1)
+"""
+        ran = subprocess.run(
+            [sys.executable, "-c", code], timeout=60, capture_output=True, text=True
+        )
+
+        assert 0 == ran.returncode
+        assert "2 record(s) of costmw are lost as the process ends" in ran.stderr
+        assert "No such file or directory" in ran.stderr
+
 
 class TestStart:
     def test_making_a_meter_does_nothing(self, store_url: str, tmp_path: Path) -> None:
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         meter = Meter(store_url)
 
         assert [] == list(tmp_path.iterdir())
-        assert threads == threading.active_count()
+        assert set(threading.enumerate()) <= threads
         assert (False, 0, None) == (
             meter.status().started,
             meter.status().committed,

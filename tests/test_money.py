@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmw.errors import ConfigError
@@ -16,12 +16,14 @@ from costmw.money import MAX_PICO, PICO, format_usd, from_pico, parse_usd, to_pi
 PICOS = st.integers(-(10**30), 10**30)
 
 
+@settings(deadline=None)
 @given(PICOS)
 def test_pico_to_decimal_and_back_is_the_same_amount(pico: int) -> None:
     assert pico == to_pico(from_pico(pico))
     assert Fraction(pico, PICO) == Fraction(from_pico(pico))
 
 
+@settings(deadline=None)
 @given(PICOS)
 def test_written_money_reads_as_the_same_amount(pico: int) -> None:
     text = format_usd(pico)
@@ -31,6 +33,7 @@ def test_written_money_reads_as_the_same_amount(pico: int) -> None:
     assert 2 <= len(text.partition(".")[2]) <= 12
 
 
+@settings(deadline=None)
 @given(st.lists(st.decimals(-(10**9), 10**9, places=12), max_size=200))
 def test_sums_of_pico_usd_are_exact(amounts: list[Decimal]) -> None:
     expected = sum((Fraction(amount) for amount in amounts), Fraction())

@@ -8,7 +8,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmw.periods import Granularity, midnight, next_month, period_span, spans
@@ -61,6 +61,7 @@ def test_a_day_has_as_many_hours_as_the_clocks_say(zone: str, day: date, hours: 
     assert (UTC, UTC) == (start.tzinfo, stop.tzinfo)
 
 
+@settings(deadline=None)
 @given(MOMENTS, st.sampled_from(ZONES))
 def test_a_day_holds_all_moments_of_its_date_and_no_other(at: datetime, name: str) -> None:
     zone = ZoneInfo(name)
@@ -74,6 +75,7 @@ def test_a_day_holds_all_moments_of_its_date_and_no_other(at: datetime, name: st
     assert today + timedelta(days=1) == stop.astimezone(zone).date()
 
 
+@settings(deadline=None)
 @given(MOMENTS, st.sampled_from(ZONES))
 def test_a_week_runs_from_monday_to_sunday(at: datetime, name: str) -> None:
     zone = ZoneInfo(name)
@@ -87,6 +89,7 @@ def test_a_week_runs_from_monday_to_sunday(at: datetime, name: str) -> None:
     assert midnight(first, zone) == start
 
 
+@settings(deadline=None)
 @given(MOMENTS, st.sampled_from(ZONES))
 def test_a_month_runs_from_its_first_to_its_last_day(at: datetime, name: str) -> None:
     zone = ZoneInfo(name)
@@ -130,6 +133,7 @@ def test_the_day_of_a_moment_is_the_one_in_the_zone() -> None:
     assert datetime(2026, 7, 1, 15, tzinfo=UTC) == start
 
 
+@settings(deadline=None)
 @given(
     MOMENTS,
     st.integers(1, 40 * 24 * 3600),
@@ -148,6 +152,7 @@ def test_spans_follow_each_other_from_start_to_stop(
     assert all(earlier < later for earlier, later in pairwise(found))
 
 
+@settings(deadline=None)
 @given(MOMENTS, st.sampled_from(ZONES), st.integers(1, 40))
 def test_days_begin_when_the_date_changes(start: datetime, name: str, days: int) -> None:
     zone = ZoneInfo(name)
@@ -160,6 +165,7 @@ def test_days_begin_when_the_date_changes(start: datetime, name: str, days: int)
     assert (start + timedelta(days=days) - MOMENT).astimezone(zone).date() == dates[-1]
 
 
+@settings(deadline=None)
 @given(MOMENTS, st.sampled_from(ZONES))
 def test_months_begin_on_the_first(start: datetime, name: str) -> None:
     zone = ZoneInfo(name)
@@ -171,6 +177,7 @@ def test_months_begin_on_the_first(start: datetime, name: str) -> None:
         assert 1 == moment.astimezone(zone).day != (moment - MOMENT).astimezone(zone).day
 
 
+@settings(deadline=None)
 @given(MOMENTS, st.sampled_from([zone for zone in ZONES if zone != "Australia/Lord_Howe"]))
 def test_hours_begin_when_the_clock_on_the_wall_says(start: datetime, name: str) -> None:
     zone = ZoneInfo(name)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmw import Budget, Config, Meter, PriceOverride
@@ -76,7 +76,7 @@ class Truth:
         return all(self.tags.get(key) == value for key, value in tags.items())
 
 
-def random_calls(seed: int, count: int = 400) -> tuple[list[UsageEvent], list[Amendment]]:
+def random_calls(seed: int, count: int = 250) -> tuple[list[UsageEvent], list[Amendment]]:
     """Calls of the 70 days before NOW and the one after, and corrections of some."""
     rng = random.Random(seed)
     events, amendments = [], []
@@ -775,6 +775,7 @@ class TestJson:
         assert issubclass(Row, Answer)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**20), 10**20), st.integers(1, 10**6))
 def test_an_average_is_rounded_to_the_nearest_pico_usd(pico: int, count: int) -> None:
     found = _ratio(pico, count)

@@ -159,12 +159,17 @@ class TestGroupCommit:
         assert [1, 7, 7, 6] == [len(records) for records in store.transactions]
 
     def test_no_thread_is_started_before_the_first_record(self, writer: Writer) -> None:
-        assert "costmw-writer" not in {thread.name for thread in threading.enumerate()}
+        assert writer._thread is None
         assert writer.flush(0)
+        assert writer._thread is None
 
-        writer.submit(an_event())
-        assert "costmw-writer" in {thread.name for thread in threading.enumerate()}
-        assert all(t.daemon for t in threading.enumerate() if t.name == "costmw-writer")
+        assert writer.submit(an_event()).wait(SOON)
+        assert writer._thread is not None
+        assert ("costmw-writer", True, True) == (
+            writer._thread.name,
+            writer._thread.daemon,
+            writer._thread.is_alive(),
+        )
 
 
 class TestAcknowledgement:
@@ -508,12 +513,14 @@ class TestClosing:
         self, writer: Writer, store: FakeStore
     ) -> None:
         acknowledgements = [writer.submit(an_event()) for _ in range(1200)]
+        thread = writer._thread
+        assert thread is not None
 
         assert writer.close(SOON)
         assert 1200 == len(store.kept)
         assert all(acknowledgement.committed for acknowledgement in acknowledgements)
         assert 1 == store.closed
-        assert "costmw-writer" not in {thread.name for thread in threading.enumerate()}
+        assert not thread.is_alive()
 
     def test_a_closed_writer_works_again(self, writer: Writer, store: FakeStore) -> None:
         for n in range(5):

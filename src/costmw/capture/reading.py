@@ -78,9 +78,11 @@ class BodyReader:
                     return
                 self._framing = self._choose_framing(self._start)
                 data, self._start = self._start, b""
-            selective = self._selective
-            if selective is not None and self._events.is_whole(data) and not selective.wants(data):
-                selective.skip(data)
+            if (
+                self._selective is not None
+                and self._events.is_whole(data)
+                and self._selective.skips(data)
+            ):
                 return
             for event, message in self._framing.feed(data):
                 self._take(event, message)

@@ -41,13 +41,14 @@ class Tee:
 
     def _look(self, chunk: bytes) -> bytes:
         """Read a chunk; gives the bytes to hand on. Settles when the protocol's end is seen."""
-        self._chunks += 1
-        if self._call.first_chunk_ns is None:
+        if not self._chunks:
             self._call.first_chunk_ns = time.monotonic_ns()
-        self._reader.feed(chunk)
+        self._chunks += 1
+        reader = self._reader
+        reader.feed(chunk)
         if self._hider is not None:
             chunk = self._hide(self._hider, chunk)
-        if self._reader.reading.finished and not self._settled:
+        if reader.reading.finished and not self._settled:
             self._settle("end")
         return chunk
 

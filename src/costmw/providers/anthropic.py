@@ -140,13 +140,12 @@ class MessageStream:
         self._usage: dict[str, Any] = {}
         self._complete = False
 
-    def wants(self, data: bytes) -> bool:
-        """Whether it may say something of the message as a whole."""
-        return b"message_" in data or not self._answer.is_measured
-
-    def skip(self, data: bytes) -> None:
-        """Count events that are not read."""
+    def skips(self, data: bytes) -> bool:
+        """Whether it says nothing of the message as a whole, and enough is known so far."""
+        if b"message_" in data or not self._answer.is_measured:
+            return False
         self._answer.skip(data)
+        return True
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""

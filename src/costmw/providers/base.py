@@ -135,11 +135,8 @@ class EndingReader(StreamReader, Protocol):
 class SelectiveReader(StreamReader, Protocol):
     """A stream reader that can tell from raw bytes that there is nothing to read in them."""
 
-    def wants(self, data: bytes) -> bool:
-        """Whether whole messages as they came may hold something to read."""
-
-    def skip(self, data: bytes) -> None:
-        """Take note of bytes that are not read."""
+    def skips(self, data: bytes) -> bool:
+        """Whether whole messages, as they came, hold nothing to read; takes note of them then."""
 
 
 class NoStream:

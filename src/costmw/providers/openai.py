@@ -154,18 +154,18 @@ class ChatStream:
         self.reading = Reading(problem=NO_STREAM_USAGE, answer=self._answer)
         self._open_choices: set[object] = set()
 
-    def wants(self, data: bytes) -> bool:
-        """Whether there is usage or the end in it, or too little is known so far."""
-        return (
-            b"[DONE]" in data
-            or not self._answer.is_measured
+    def skips(self, data: bytes) -> bool:
+        """Whether there is neither usage nor the end in it, and enough is known so far."""
+        answer = self._answer
+        if (
+            not answer.is_measured
+            or b"[DONE]" in data
+            or (b'"usage"' in data and _USAGE_OBJECT.search(data) is not None)
             or self.reading.response_id is None
-            or _has_usage(data)
-        )
-
-    def skip(self, data: bytes) -> None:
-        """Count chunks that are not read."""
-        self._answer.skip(data)
+        ):
+            return False
+        answer.skip(data)
+        return True
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one chunk."""

@@ -121,13 +121,12 @@ class ResponseStream:
         self._answer = AnswerLength()
         self.reading = Reading(problem=CUT_SHORT, answer=self._answer)
 
-    def wants(self, data: bytes) -> bool:
-        """Whether it may be the first or the last event, or too little is known so far."""
-        return not self._answer.is_measured or _FIRST_OR_LAST.search(data) is not None
-
-    def skip(self, data: bytes) -> None:
-        """Count events that are not read."""
+    def skips(self, data: bytes) -> bool:
+        """Whether it can be neither the first nor the last event, and enough is known so far."""
+        if not self._answer.is_measured or _FIRST_OR_LAST.search(data) is not None:
+            return False
         self._answer.skip(data)
+        return True
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""
