@@ -7,7 +7,6 @@ becomes an event (`commit_call`), the writer commits it, and the caller waits (`
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
 import os
 import sys
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 from costmw import context
 from costmw.budgets import Budget
 from costmw.capture.call import Call
+from costmw.capture.in_flight import InFlight
+from costmw.capture.key_ids import KeyIds
 from costmw.capture.manual import RecordArguments, checked
 from costmw.capture.settle import CallEnd, CallStart, Settler, reasons
 from costmw.config import Config, enabled_from_environment, store_from_environment
@@ -108,15 +109,14 @@ class Meter:
             if self.config.price_file
             else self.config.prices
         )
-        self._in_flight: weakref.WeakSet[Tee] = weakref.WeakSet()
-        self._in_flight_lock = threading.Lock()
-        self._next_sweep_ns = 0
+        self._in_flight = InFlight(self.config.idle_timeout)
+        self._key_ids = KeyIds(
+            self.store.fingerprint_key, lambda error: self.fault(error, "the id of an API key")
+        )
         self._settler = Settler(self._pricing)
         self._start_lock = threading.Lock()
         self._start_error: CostmwError | None = None
         self._started = False
-        self._key: bytes | None = None
-        self._load_key_at = 0.0
         self._faults = 0
         self._late = 0
         self._last_fault: str | None = None
@@ -264,7 +264,7 @@ class Meter:
                 request_model=request_model,
                 tags=self._resolve_tags(None),
                 origin=origin,
-                api_key_id=self._fingerprint(api_key),
+                api_key_id=self._key_ids.id_of(api_key),
                 trace_id=_trace_id(),
                 monotonic_ns=time.monotonic_ns(),
                 request_bytes=request_bytes,
@@ -273,16 +273,8 @@ class Meter:
         )
 
     def follow(self, stream: Tee) -> None:
-        """Remember a stream that is being read; settle those that nobody reads any more."""
-        now_ns = time.monotonic_ns()
-        with self._in_flight_lock:
-            self._in_flight.add(stream)
-            if now_ns < self._next_sweep_ns:
-                return
-            self._next_sweep_ns = now_ns + int(self.config.idle_timeout * 1e9 / 4)
-            streams = list(self._in_flight)
-        for followed in streams:
-            followed.abandon_if_idle(now_ns, self.config.idle_timeout)
+        """Remember a stream that is being read, so that it does not end without a row."""
+        self._in_flight.add(stream)
 
     def commit_call(
         self, start: CallStart, reading: Reading, end: CallEnd
@@ -383,7 +375,7 @@ class Meter:
             self._started = True
             try:
                 self.store.open()
-                self._load_key()
+                self._key_ids.prepare()
             except StoreBusy as error:
                 logger.warning("costmw starts while its store is busy: %s", error)
             except CostmwError as error:
@@ -407,10 +399,7 @@ class Meter:
 
     def end_streams(self) -> None:
         """Settle the streams that nobody will read on, as `incomplete`: the app ends."""
-        with self._in_flight_lock:
-            streams = list(self._in_flight)
-        for stream in streams:
-            stream.abandon()
+        self._in_flight.end_all()
 
     def close(self, timeout: float = 10.0) -> None:
         """Settle and commit what waits, and release the store; a later call opens it again."""
@@ -456,31 +445,9 @@ class Meter:
             self.fault(error, "the tags of a call")
         return tags
 
-    def _fingerprint(self, api_key: str | None) -> str | None:
-        if not api_key:
-            return None
-        if self._key is None and not self._load_key():
-            return None
-        assert self._key is not None
-        return hashlib.blake2b(api_key.encode(), key=self._key, digest_size=8).hexdigest()
-
-    def _load_key(self) -> bool:
-        """Load the key of the fingerprints; after a failure not again for a minute."""
-        now = time.monotonic()
-        if now < self._load_key_at:
-            return False
-        self._load_key_at = now + 60.0
-        try:
-            self._key = self.store.fingerprint_key()
-        except CostmwError as error:
-            self.fault(error, "the id of an API key")
-            return False
-        return True
-
     def _after_fork_in_child(self) -> None:
         """What is under way belongs to the parent; its locks may be held for ever here."""
-        self._in_flight = weakref.WeakSet()
-        self._in_flight_lock = threading.Lock()
+        self._in_flight.forget()
         self._start_lock = threading.Lock()
 
     def _is_late(self) -> None:
