@@ -22,6 +22,7 @@ from costmw.errors import StoreError
 from costmw.events import Outcome
 from costmw.store import sqlite as sqlite_module
 from costmw.store import writer as writer_module
+from costmw.store.fork_gate import ForkGate
 from costmw.store.sqlite import SqliteStore
 from faults.fork import forked
 from rows import an_event, an_outcome, stored
@@ -349,6 +350,59 @@ def test_meters_that_come_and_go_while_others_fork(meter: Meter, tmp_path: Path)
     assert "ok" == in_child(lambda: record(meter))
     assert 2 == len(events_of(meter))
     assert [] == writer_module._at_rest
+
+
+def test_a_meter_that_is_made_while_another_thread_forks_waits_for_the_fork(
+    store_url: str,
+) -> None:
+    """Or it would be let go after a fork that it was not brought to rest for."""
+    made: list[Meter] = []
+    writer_module._before_fork()
+    try:
+        making = threading.Thread(target=lambda: made.append(Meter(store_url)), daemon=True)
+        making.start()
+        making.join(0.05)
+        assert [] == made
+    finally:
+        writer_module._after_fork_in_parent()
+    making.join(SOON)
+    assert 1 == len(made)
+
+
+def test_a_gate_lets_nobody_in_while_it_is_shut() -> None:
+    gate = ForkGate()
+    entered = threading.Event()
+
+    def enter() -> None:
+        with gate.inside():
+            entered.set()
+
+    assert gate.shut(SOON)
+    thread = threading.Thread(target=enter, daemon=True)
+    thread.start()
+    assert not entered.wait(0.05)
+    gate.open()
+    assert entered.wait(SOON)
+
+
+def test_a_gate_forgets_in_a_child_who_was_inside_in_the_parent() -> None:
+    gate = ForkGate()
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate.inside():
+            entered.set()
+            leave.wait(SOON)
+
+    thread = threading.Thread(target=stay, daemon=True)
+    thread.start()
+    assert entered.wait(SOON)
+    assert not gate.shut(0.01)
+    gate.open(alone=True)
+    assert gate.shut(0.01)
+    gate.open()
+    leave.set()
+    thread.join(SOON)
 
 
 def test_a_store_that_cannot_come_to_rest_does_not_stop_forks(meter: Meter) -> None:
