@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from typing import Any
 
+from costmw.capture.reading import read_body
 from costmw.capture.settle import judge
 from costmw.events import Usage
-from costmw.providers.bedrock_agents import NO_TRACE, AgentStream
+from costmw.providers.bedrock_agents import FORMATS, NO_TRACE, AgentStream
 
 HAIKU, SONNET = (
     "anthropic.claude-3-haiku-20240307-v1:0",
@@ -22,9 +25,10 @@ def answered(trace: str, tokens_in: Any, tokens_out: Any) -> Any:
     return {"modelInvocationOutput": {"traceId": trace, "metadata": {"usage": usage}}}
 
 
-def read(*traces: Any) -> AgentStream:
+def read(*traces: Any, answer: bool = True) -> AgentStream:
     stream = AgentStream()
-    stream.message("chunk", b'{"bytes":"eA=="}')
+    if answer:
+        stream.message("chunk", b'{"bytes":"eA=="}')
     for trace in traces:
         stream.message("trace", json.dumps({"trace": {"orchestrationTrace": trace}}).encode())
     stream.end()
@@ -55,3 +59,37 @@ def test_a_damaged_count_makes_the_answer_unmetered() -> None:
     reading = read(asked("a", HAIKU), answered("a", "many", 1), answered("a", 5, 5)).reading
     assert reading.usage is None
     assert "unreadable usage: inputTokens is 'many'" in str(reading.problem)
+
+
+def test_a_cut_answer_is_never_exact() -> None:
+    unheard = read(asked("a", HAIKU), answered("a", 5, 5), asked("b", HAIKU)).reading
+    unsaid = read(asked("a", HAIKU), answered("a", 5, 5), answer=False).reading
+    for reading in (unheard, unsaid):
+        assert judge(reading, "end")[0] == "incomplete"
+
+
+def test_an_answer_cut_inside_of_an_event_is_never_exact() -> None:
+    def frame(event: str, payload: Any) -> bytes:
+        name, data = event.encode(), json.dumps(payload).encode()
+        headers = b"\x0b:event-type\x07" + struct.pack(">H", len(name)) + name
+        start = struct.pack(">II", 16 + len(headers) + len(data), len(headers))
+        body = start + struct.pack(">I", zlib.crc32(start)) + headers + data
+        return body + struct.pack(">I", zlib.crc32(body))
+
+    traces = (asked("a", HAIKU), answered("a", 5, 5), asked("b", HAIKU), answered("b", 7, 7))
+    body = frame("chunk", {"bytes": "eA=="}) + b"".join(
+        frame("trace", {"trace": {"orchestrationTrace": trace}}) for trace in traces
+    )
+    headers = {"content-type": "application/vnd.amazon.eventstream"}
+
+    def status(data: bytes) -> tuple[str, Usage | None]:
+        reading = read_body(FORMATS[0], headers, data, 1000)
+        return judge(reading, "end")[0], reading.usage
+
+    assert status(body) == ("ok", Usage(12, 12))
+    whole_events = 0
+    for cut in range(len(body)):
+        if status(body[:cut])[0] == "ok":
+            whole_events += 1
+    # Between two events, with all that was asked answered, a cut cannot be told.
+    assert whole_events == 1

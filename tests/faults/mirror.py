@@ -94,7 +94,11 @@ def install(copy: Callable[[str], None] | None = None) -> None:
 
 
 def copy_as_synced(name: str) -> None:
-    """Copy a file to FILE.disk, whole or not at all."""
+    """Copy a file to FILE.disk, whole or not at all.
+
+    Closing the file here gives up the locks that this process has on it: nobody else may
+    use the database meanwhile.
+    """
     new = Path(f"{name}.disk.new")
     shutil.copyfile(name, new)
     new.replace(f"{name}.disk")

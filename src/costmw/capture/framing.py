@@ -164,6 +164,11 @@ class AwsEventStream:
         """Give nothing: a message that is cut says nothing."""
         return iter(())
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether bytes of a message that is not complete are left."""
+        return bool(self._buffer)
+
 
 _PRELUDE = struct.Struct(">III")
 _STRING = 7

@@ -99,7 +99,8 @@ class BodyReader:
                         self._take(event, message)
                 for event, message in self._framing.end():
                     self._take(event, message)
-                if isinstance(self._stream, EndingReader):
+                cut = isinstance(self._framing, AwsEventStream) and self._framing.is_cut
+                if isinstance(self._stream, EndingReader) and not cut:
                     self._stream.end()
             except FramingError as error:
                 self._give_up(str(error))

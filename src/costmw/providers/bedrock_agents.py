@@ -28,26 +28,37 @@ NO_TRACE = "an agent tells its usage in its trace alone: pass enableTrace=True"
 
 
 class AgentStream:
-    """The chunks and trace of an answer; every invocation of a model is billed by itself."""
+    """The chunks and trace of an answer; every invocation of a model is billed by itself.
+
+    No event says that it was the last: a body is whole when it ends between two events,
+    with an answer given and every model that was asked heard.
+    """
 
     def __init__(self) -> None:
         self.reading = Reading(problem=NO_TRACE)
+        self._answer_given = False
+        self._open: set[str] = set()
         self._models: dict[str, str] = {}
         self._used: dict[str | None, Usage] = {}
 
     def message(self, event: str | None, data: bytes) -> None:
         """Take one event."""
+        self._answer_given = self._answer_given or event in ("chunk", "returnControl")
         if event != "trace":
             return
         for asked in _found(json_object(data), "modelInvocationInput"):
             if (trace := text(asked, "traceId")) and (model := _model(asked)):
                 self._models[trace] = model
+                self._open.add(trace)
         for answered in _found(json_object(data), "modelInvocationOutput"):
+            self._open.discard(text(answered, "traceId") or "")
             self._take(answered)
 
     def end(self) -> None:
         """Sum up: the first model is the answer's, the others were asked on its behalf."""
         if self.reading.problem != NO_TRACE or not self._used:
+            return
+        if self._open or not self._answer_given:
             return
         (model, usage), *others = self._used.items()
         self.reading.response_model = model
