@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Inexact, localcontext
@@ -64,7 +65,7 @@ def test_every_line_of_a_streamed_batch_is_a_row(
         )
         with client.stream("GET", url) as served:
             assert b"".join(served.iter_raw()) == body
-    for thread in __import__("threading").enumerate():
+    for thread in threading.enumerate():
         if thread.name == "costmw-batch":
             thread.join(60)
     assert len(events_of(meter)) == results
@@ -260,3 +261,30 @@ def test_the_stated_past_does_not_count_a_web_request(meter: Meter) -> None:
     meter.record(**call, output_tokens=1, created_at=datetime.now(UTC) - timedelta(hours=1))
     enter_scope(before)
     assert [e.first_in_request for e in events_of(meter)] == [True]
+
+
+def test_half_a_surrogate_pair_in_a_stated_call_loses_no_row(meter: Meter) -> None:
+    half = "a\ud800"
+    meter.record(
+        provider=half,
+        model=half,
+        operation=half,
+        response_id=half,
+        detail={half: 1},
+        input_tokens=1,
+        output_tokens=1,
+    )
+    (event,) = events_of(meter)
+    assert (event.provider, event.model, event.operation, event.response_id) == ("a?",) * 4
+    assert meter.status().rejected == 0
+
+
+def test_a_stated_time_beyond_utc_is_a_clear_error(meter: Meter) -> None:
+    from datetime import timezone
+
+    from costmw.errors import ConfigError
+
+    late = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-5)))
+    call: Any = {"provider": "p", "model": "m", "created_at": late}
+    with pytest.raises(ConfigError, match="which is no time in UTC"):
+        meter.record(**call)

@@ -448,6 +448,8 @@ class Meter:
     def _after_fork_in_child(self) -> None:
         """What is under way belongs to the parent; its locks may be held for ever here."""
         self._in_flight.forget()
+        self._faults = self._late = 0
+        self._last_fault = None
         self._start_lock = threading.Lock()
 
     def _is_late(self) -> None:

@@ -130,7 +130,7 @@ class UnitPrices:
             if isinstance(price, TieredPrices):
                 begun = [t for t in price.tiers if tier and t.start <= self._starts[tier - 1]]
                 price = begun[-1].price if begun else price.base
-            units[unit["price_key"]] = str(price)
+            units[unit["price_key"]] = format(price, "f")
         return units
 
 

@@ -13,7 +13,7 @@ from costmw.context import Tags
 from costmw.errors import ConfigError
 from costmw.events import Status, Usage, new_id
 from costmw.money import parse_usd
-from costmw.providers.base import UnreadableUsage, check, count
+from costmw.providers.base import UnreadableUsage, check, count, storable
 
 
 class RecordArguments(TypedDict, total=False):
@@ -96,6 +96,10 @@ def checked(**call: Any) -> StatedCall:
     created_at = call.get("created_at") or datetime.now(UTC)
     if not isinstance(created_at, datetime) or created_at.tzinfo is None:
         raise ConfigError("created_at needs a time zone: use datetime.now(timezone.utc)")
+    try:
+        created_at = created_at.astimezone(UTC)
+    except OverflowError:
+        raise ConfigError(f"created_at is {created_at}, which is no time in UTC") from None
     detail = call.get("detail") or {}
     try:
         counts = {name: count(call, name) for name in _COUNTS}
@@ -106,7 +110,7 @@ def checked(**call: Any) -> StatedCall:
                 cache_read_input_tokens=counts["cache_read_input_tokens"] or 0,
                 cache_write_input_tokens=counts["cache_write_input_tokens"] or 0,
                 reasoning_output_tokens=counts["reasoning_output_tokens"] or 0,
-                detail={str(name): count(detail, name) or 0 for name in detail},
+                detail={storable(str(name)): count(detail, name) or 0 for name in detail},
             )
         )
         latency_ms = count(call, "latency_ms")
@@ -122,16 +126,16 @@ def checked(**call: Any) -> StatedCall:
         raise ConfigError(f"cost is negative: {cost}")
     known = cost is not None or None not in (usage.input_tokens, usage.output_tokens)
     return StatedCall(
-        provider=call["provider"],
-        model=call["model"][:256].encode("utf-8", "replace").decode("utf-8"),
+        provider=storable(call["provider"]),
+        model=storable(call["model"]),
         usage=usage,
         cost_usd=cost,
         status="ok" if known else "unmetered",
         reason=None if known else "recorded without usage",
-        operation=call.get("operation") or "chat",
+        operation=storable(call.get("operation") or "chat"),
         tags=call.get("tags"),
-        created_at=created_at.astimezone(UTC),
+        created_at=created_at,
         latency_ms=latency_ms,
-        response_id=call.get("response_id"),
+        response_id=storable(response_id) if (response_id := call.get("response_id")) else None,
         id=call.get("id") or new_id(),
     )

@@ -238,9 +238,12 @@ def part(usage: Json, key: str) -> Json:
 def text(body: Json, key: str) -> str | None:
     """Read a short text such as a model or an id; None when it is anything else."""
     value = body.get(key)
-    if not isinstance(value, str) or not value:
-        return None
-    return value[:256].encode("utf-8", "replace").decode("utf-8")
+    return storable(value) if isinstance(value, str) and value else None
+
+
+def storable(name: str) -> str:
+    """A name that every store can take: at most 256 characters, no halves of surrogate pairs."""
+    return name[:256].encode("utf-8", "replace").decode("utf-8")
 
 
 def add(first: Usage, second: Usage) -> Usage:

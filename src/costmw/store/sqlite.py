@@ -150,7 +150,7 @@ class SqliteStore:
             key = path.read_bytes()
         except OSError as error:
             raise StoreError(f"cannot read or make {path}: {error.strerror}") from error
-        if len(key) < 32:
+        if len(key) < KEY_BYTES:
             raise StoreError(f"{path} is damaged: remove it to start new key ids")
         return key
 
@@ -384,7 +384,7 @@ def _write_key(path: Path) -> None:
     """Make a key that is there whole or not at all."""
     new = Path(f"{path}.new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
+        file.write(secrets.token_bytes(KEY_BYTES))
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
