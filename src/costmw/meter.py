@@ -132,11 +132,13 @@ class Meter:
         provider: str | None = None,
         include_usage: bool = True,
     ) -> C:
-        """Record every call of an SDK's client, or of an httpx or httpx2 client.
+        """Record every call of an SDK's client, or of an HTTP client.
 
         Args:
-            client: an `OpenAI`, `Anthropic` or httpx client, sync or async. It is changed
-                in place; copies made by `with_options()` are recorded too.
+            client: a client of openai, anthropic, google-genai, mistralai, groq, cohere,
+                ollama or boto3 (bedrock-runtime), a session of boto3, requests or aiohttp,
+                or a client of httpx or httpx2; sync or async. It is changed in place;
+                copies made by `with_options()` are recorded too.
             api: the wire format (`"openai"`, `"anthropic.messages"`); an SDK's class implies it.
             provider: who bills (`"openai"`); a known host implies it.
             include_usage: ask chat streams for usage, which they leave out otherwise.
@@ -147,19 +149,45 @@ class Meter:
         Raises:
             ConfigError: when it is not a client that we know, or `api` is unknown.
         """
-        from costmw.capture.http import ClientCapture, find_http_client, instrument_client
+        from costmw.capture.clients.base import Capture
+        from costmw.capture.clients.sdk import find_http_clients
         from costmw.providers.registry import find_provider, formats_of
 
-        http_client, implied = find_http_client(client)
-        api = api or implied
+        found = find_http_clients(client)
         if api is not None:
             formats_of(api)
-        elif provider is not None and not find_provider(provider).families:
-            raise ConfigError(f"provider={provider!r} is not known: pass api= too, as in 'openai'")
-        instrument_client(
-            http_client, ClientCapture(self, api, provider, include_usage=include_usage)
-        )
+        for http in found:
+            implied = api or http.api
+            if implied is None and provider is not None and not find_provider(provider).families:
+                raise ConfigError(f"provider={provider!r} is not known: pass api= too, as 'openai'")
+            capture = Capture(
+                self, implied, provider, usual=http.usual, include_usage=include_usage
+            )
+            http.instrument(http.client, capture)
         return client
+
+    def instrument_all(self, *, include_usage: bool = True) -> None:
+        """Record the LLM calls of every HTTP client of the process, made before or after.
+
+        Followed are httpx, httpx2, requests, aiohttp and botocore, whatever SDK or
+        framework is above them, now or when they are imported. Requests to hosts of no
+        provider, nor of `Config(hosts=...)`, pass untouched. One meter at a time: the last
+        one to ask.
+
+        Args:
+            include_usage: ask chat streams for usage, which they leave out otherwise.
+        """
+        from costmw.capture.clients.base import Capture
+        from costmw.capture.clients.process import follow_all
+
+        if self.enabled:
+            follow_all(Capture(self, include_usage=include_usage))
+
+    def uninstrument_all(self) -> None:
+        """End what `instrument_all()` began; clients of `instrument()` are recorded on."""
+        from costmw.capture.clients.process import unfollow_all
+
+        unfollow_all(self)
 
     def event_hooks(
         self, *, api: str | None = None, provider: str | None = None
@@ -168,9 +196,10 @@ class Meter:
 
         Chat streams are read as they come: ask for their usage with `stream_options`.
         """
-        from costmw.capture.http import ClientCapture, event_hooks
+        from costmw.capture.clients.base import Capture
+        from costmw.capture.clients.httpx import event_hooks
 
-        return event_hooks(ClientCapture(self, api, provider))
+        return event_hooks(Capture(self, api, provider))
 
     def metered(
         self, *, usage: Callable[[Any], RecordArguments | None] | None = None, **tags: object

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -286,7 +286,9 @@ def provider_of_host(host: str, hosts: Mapping[str, str]) -> Provider | None:
     """Who bills calls to `host`; `hosts` are the user's own, by host name."""
     name, _, _ = host.partition(":")
     if own := hosts.get(host) or hosts.get(name):
-        return find_provider(own)
+        known = find_provider(own)
+        # A gateway that nobody knows may speak any format: the path tells.
+        return known if known.families else replace(known, families=tuple(FAMILIES))
     return _known_provider(host)
 
 

@@ -1,0 +1,266 @@
+"""What all HTTP clients share: which requests are calls, and what comes of their answers.
+
+A file beside this one knows one library: how its requests and responses look, and how
+its method that sends is wrapped. Everything else is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic_core import from_json
+
+from costmw.capture.hiding import UsageChunkHider, with_usage_asked
+from costmw.capture.reading import BodyReader, read_body
+from costmw.providers import registry
+from costmw.providers.base import Reading
+from costmw.providers.registry import Provider
+
+if TYPE_CHECKING:
+    from costmw.capture.call import Call
+    from costmw.capture.tee import Tee
+    from costmw.meter import Meter
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request in the words of HTTP, whichever library sends it.
+
+    `host` carries a port where the URL does, `path` has no query, `headers` and
+    `params` are looked up by `get`, header names in lower case. `body` is the JSON
+    object that is sent, or the text fields of a form; `content` its bytes, where they
+    are at hand, and `size` their number.
+    """
+
+    method: str
+    host: str
+    path: str
+    headers: Mapping[str, str]
+    params: Mapping[str, str]
+    body: Mapping[str, Any]
+    content: bytes | None = None
+    size: int = 0
+
+
+class Capture:
+    """Follows the requests of one client, or of all: what the user said of them.
+
+    Args:
+        meter: where calls are recorded.
+        api: the wire format; None leaves it to the host and path.
+        provider: who bills, whatever the host.
+        usual: who bills where the host says nothing.
+        include_usage: ask chat streams for usage, which they leave out otherwise.
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        api: str | None = None,
+        provider: str | None = None,
+        *,
+        usual: str | None = None,
+        include_usage: bool = True,
+    ) -> None:
+        self.meter = meter
+        self.api = api
+        self.provider = registry.find_provider(provider) if provider else None
+        self.usual = registry.find_provider(usual) if usual else None
+        self.include_usage = include_usage
+        self._knows = lru_cache(maxsize=1024)(self._knows_host)
+
+    def watches(self, host: str) -> bool:
+        """Whether requests to a host, which may carry a port, are looked at. Quick."""
+        return self.meter.enabled and self._knows(host)
+
+    def _knows_host(self, host: str) -> bool:
+        if self.api is not None or self.provider is not None or self.usual is not None:
+            return True
+        return registry.provider_of_host(host, self.meter.config.hosts) is not None
+
+    def begin(self, request: HttpRequest) -> Call | None:
+        """Start a call; None when the request is none of ours, or is followed already."""
+        if followed.already():
+            return None
+        hosts = self.meter.config.hosts
+        provider = self.provider
+        if provider is None and self.usual is not None:
+            provider = registry.provider_of_host(request.host, hosts) or self.usual
+        match = registry.match(
+            request.method, request.host, request.path, self.api, provider, hosts
+        )
+        if match is None:
+            return None
+        read_request = match.format.read_request
+        return self.meter.start_call(
+            match,
+            match.model or _model(request.body),
+            api_key_of(request.headers, request.params),
+            request_bytes=request.size,
+            request_usage=read_request(request.body) if read_request else None,
+        )
+
+    def content_with_usage_asked(self, call: Call, request: HttpRequest) -> bytes | None:
+        """The body of a request that asks for usage; None where it is to stay as it is.
+
+        It is changed only where a stream has no usage otherwise, and then the extra
+        chunk has to be hidden from bytes that are not compressed.
+        """
+        match = call.start.match
+        if not (
+            self.include_usage
+            and match.format.include_usage
+            and request.content
+            and request.body
+            and _takes_stream_usage(match.provider, request.params)
+        ):
+            return None
+        return with_usage_asked(request.content, request.body)
+
+    def answered(
+        self, call: Call, status: int, headers: Mapping[str, str], *, retry: bool = False
+    ) -> bool:
+        """Take the head of an answer; says whether its body is to be read."""
+        if 200 <= status < 300:
+            return True
+        if status in REDIRECTS and "location" in headers:
+            call.redirected()
+        else:
+            call.not_billed(retry=retry)
+        return False
+
+    def read(self, call: Call, headers: Mapping[str, str], content: bytes) -> None:
+        """Settle a call by a body that is there as a whole, decoded."""
+        limit = self.meter.config.max_body_bytes
+        call.settle(read_body(call.start.match.format, headers, content, limit), "end")
+
+    def reader(self, call: Call, headers: Mapping[str, str], encoding: str) -> BodyReader:
+        """Make a reader of a body that comes in chunks of this content encoding."""
+        limit = self.meter.config.max_body_bytes
+        return BodyReader(call.start.match.format, headers, encoding, limit)
+
+    def follow(self, tee: Tee, headers: Mapping[str, str], *, hide: str | None) -> bool:
+        """Remember a stream, and hide the usage chunk of one that we asked for.
+
+        `hide` is the content encoding of the bytes, None where there is nothing to hide.
+        Says whether the chunk is hidden, and the bytes handed on are decoded ones.
+        """
+        hides = hide is not None and _content_type(headers) == "text/event-stream"
+        if hides:
+            tee.hide_usage(UsageChunkHider(), hide or "")
+        self.meter.follow(tee)
+        return hides
+
+    def failed(self, call: Call, *, possibly_billed: bool, retry: bool = False) -> None:
+        """Take an exception instead of an answer.
+
+        `possibly_billed`: the request was on its way, the provider may have worked.
+        """
+        try:
+            if possibly_billed:
+                call.settle(Reading(), "failed")
+            else:
+                call.not_billed(retry=retry)
+        except Exception as fault:  # noqa: BLE001 - the host's own error is on its way
+            self.meter.fault(fault, "a failed request")
+
+
+Who = TypeVar("Who", bound="Capture | None")
+
+
+class Following(Generic[Who]):
+    """Who follows the requests of a wrapped client, or of a class, at present."""
+
+    __slots__ = ("capture",)
+
+    def __init__(self, capture: Who) -> None:
+        self.capture = capture
+
+
+FollowingAll = Following[Capture | None]
+
+
+_sending: ContextVar[followed | None] = ContextVar("costmw_sending", default=None)
+
+
+class followed:  # noqa: N801 - reads as what it says: `with followed(): send(request)`
+    """Send a request that is followed: what clients beneath send for it is no other call.
+
+    A task that is started meanwhile inherits the context, but not for longer than the
+    request takes.
+    """
+
+    __slots__ = ("_active", "_token")
+
+    def __enter__(self) -> None:
+        self._active = True
+        self._token = _sending.set(self)
+
+    def __exit__(self, *error: object) -> None:
+        self._active = False
+        _sending.reset(self._token)
+
+    @staticmethod
+    def already() -> bool:
+        """Whether a client above this one follows the request that is being sent here."""
+        sending = _sending.get()
+        return sending is not None and sending._active
+
+
+def json_object(content: bytes | str | None) -> Mapping[str, Any]:
+    """The JSON object in a body; an empty one when it is anything else."""
+    if not content:
+        return {}
+    try:
+        parsed = from_json(content)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def api_key_of(headers: Mapping[str, str], params: Mapping[str, str]) -> str | None:
+    """The key that a request is billed to, wherever the providers look for it."""
+    named = (
+        headers.get("x-api-key")
+        or headers.get("api-key")
+        or headers.get("x-goog-api-key")
+        or params.get("key")
+    )
+    if named:
+        return named
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials
+        case "aws4-hmac-sha256":
+            # Credential=AKID/date/...: the id of the access key; the rest is a signature.
+            return credentials.partition("Credential=")[2].partition("/")[0]
+    return None
+
+
+def is_retry(headers: Mapping[str, str]) -> bool:
+    """Whether the SDK says that this is not its first attempt (Stainless SDKs do)."""
+    return headers.get("x-stainless-retry-count", "0") not in ("", "0")
+
+
+def _model(body: Mapping[str, Any]) -> str | None:
+    model = body.get("model")
+    return model[:256] if isinstance(model, str) else None
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _takes_stream_usage(provider: Provider | None, params: Mapping[str, str]) -> bool:
+    if provider is None or not provider.stream_usage:
+        return False
+    version = params.get("api-version", "")
+    since = provider.stream_usage
+    return since is True or not version[:4].isdigit() or version >= since

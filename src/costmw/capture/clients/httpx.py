@@ -1,0 +1,285 @@
+"""httpx and httpx2 clients: every request that they send, seen from both ends.
+
+The two libraries have the same interface and distinct types; both are supported by
+their shape, and neither is imported here. A client is followed by wrapping its own
+`send`, which survives a later change of its event hooks and sees one redirect chain
+as one call; `event_hooks()` is for clients that are to be left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from costmw.capture.clients.base import (
+    Capture,
+    Following,
+    FollowingAll,
+    HttpRequest,
+    followed,
+    is_retry,
+    json_object,
+)
+from costmw.capture.clients.httpx_stream import tee_around
+
+if TYPE_CHECKING:
+    from costmw.capture.call import Call
+
+_MARK = "costmw.call"
+"""Where hooks keep the call of a request in flight, in the request's `extensions`."""
+
+
+def is_client(target: object) -> bool:
+    """Whether it is a client of httpx or httpx2, sync or async, or made like one."""
+    return not isinstance(target, type) and all(
+        hasattr(target, name) for name in ("send", "build_request", "event_hooks")
+    )
+
+
+def instrument_client(client: Any, capture: Capture) -> None:
+    """Wrap the client's `send`; a client that is wrapped already changes its meter."""
+    present = client.__dict__.get("send")
+    if isinstance(following := getattr(present, "costmw", None), Following):
+        following.capture = capture
+        return
+    # A reference to the client from its own attribute would keep it from being closed
+    # when it is dropped, which the SDKs rely on.
+    reference = weakref.ref(client)
+    original = present or functools.partial(_class_send, reference)
+    following = Following(capture)
+
+    def send(request: Any, **options: Any) -> Any:
+        return _sync_send(following.capture, original, request, options)
+
+    async def asend(request: Any, **options: Any) -> Any:
+        return await _async_send(following.capture, original, request, options)
+
+    client.send = asend if hasattr(client, "aclose") else send
+    client.send.costmw = following
+
+
+def _class_send(reference: weakref.ref[Any], request: Any, **options: Any) -> Any:
+    client: Any = reference()
+    return type(client).send(client, request, **options)
+
+
+def wrap_sync(original: Callable[..., Any], following: FollowingAll) -> Callable[..., Any]:
+    """Wrap `Client.send`, for all clients of the process."""
+
+    @functools.wraps(original)
+    def send(self: Any, request: Any, **options: Any) -> Any:
+        capture = following.capture
+        if capture is None or not _watches(capture, request):
+            return original(self, request, **options)
+        return _sync_send(capture, functools.partial(original, self), request, options)
+
+    return send
+
+
+def wrap_async(original: Callable[..., Any], following: FollowingAll) -> Callable[..., Any]:
+    """Wrap `AsyncClient.send`, for all clients of the process."""
+
+    @functools.wraps(original)
+    async def send(self: Any, request: Any, **options: Any) -> Any:
+        capture = following.capture
+        if capture is None or not _watches(capture, request):
+            return await original(self, request, **options)
+        return await _async_send(capture, functools.partial(original, self), request, options)
+
+    return send
+
+
+def _sync_send(
+    capture: Capture,
+    original: Callable[..., Any],
+    request: Any,
+    options: Mapping[str, Any],
+) -> Any:
+    call, sent = _prepare(capture, request, streamed=options.get("stream", False))
+    if call is None:
+        return original(request, **options)
+    try:
+        with followed():
+            response = original(sent, **options)
+    except BaseException as error:
+        _failed(capture, call, sent, error)
+        raise
+    if _received(capture, call, response, hide=sent is not request):
+        call.wait()
+    return response
+
+
+async def _async_send(
+    capture: Capture,
+    original: Callable[..., Any],
+    request: Any,
+    options: Mapping[str, Any],
+) -> Any:
+    call, sent = _prepare(capture, request, streamed=options.get("stream", False))
+    if call is None:
+        return await original(request, **options)
+    try:
+        with followed():
+            response = await original(sent, **options)
+    except BaseException as error:
+        _failed(capture, call, sent, error)
+        raise
+    if _received(capture, call, response, hide=sent is not request):
+        await call.wait_async()
+    return response
+
+
+def _prepare(capture: Capture, request: Any, *, streamed: bool) -> tuple[Call | None, Any]:
+    """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
+    try:
+        if not _watches(capture, request):
+            return None, request
+        neutral = _http_request(request)
+        call = capture.begin(neutral)
+        # Only what comes as a stream can have the extra chunk taken out again.
+        if call is None or not streamed:
+            return call, request
+        content = capture.content_with_usage_asked(call, neutral)
+        return call, request if content is None else _replaced(request, content)
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+        capture.meter.fault(error, "a request")
+        return None, request
+
+
+def _received(capture: Capture, call: Call, response: Any, *, hide: bool) -> bool:
+    """Take the response; True when its row is made and its commit can be waited for."""
+    try:
+        headers = response.headers
+        if not capture.answered(
+            call, response.status_code, headers, retry=is_retry(response.request.headers)
+        ):
+            return True
+        if (content := _body_at_hand(response)) is not None:
+            capture.read(call, headers, content)
+            return True
+        encoding = headers.get("content-encoding", "")
+        tee = tee_around(response, call, capture.reader(call, headers, encoding))
+        if capture.follow(tee, headers, hide=encoding if hide else None) and encoding:
+            del headers["content-encoding"]
+        response.stream = tee
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+        capture.meter.fault(error, "a response")
+    return False
+
+
+# Raised once a request is on its way: the provider may have worked, and may bill it.
+_POSSIBLY_BILLED = {
+    "CancelledError",
+    "DecodingError",
+    "ReadError",
+    "ReadTimeout",
+    "RemoteProtocolError",
+    "WriteTimeout",
+}
+
+
+def _failed(capture: Capture, call: Call, request: Any, error: BaseException) -> None:
+    capture.failed(
+        call,
+        possibly_billed=type(error).__name__ in _POSSIBLY_BILLED,
+        retry=is_retry(request.headers),
+    )
+
+
+class _Done:
+    """What a hook returns: nothing for a sync client, awaitable at once for an async one."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+def event_hooks(capture: Capture) -> dict[str, list[Callable[[Any], Any]]]:
+    """Hooks for `Client(event_hooks=...)`, sync and async alike."""
+    done = _Done()
+
+    def on_request(request: Any) -> _Done:
+        if _MARK not in request.extensions:
+            call, _ = _prepare(capture, request, streamed=False)
+            if call is not None:
+                request.extensions[_MARK] = (capture, call)
+        return done
+
+    def on_response(response: Any) -> _Done:
+        owner, call = response.request.extensions.get(_MARK, (None, None))
+        if owner is capture:
+            del response.request.extensions[_MARK]
+            _received(capture, call, response, hide=False)
+        return done
+
+    return {"request": [on_request], "response": [on_response]}
+
+
+def _watches(capture: Capture, request: Any) -> bool:
+    try:
+        url = request.url
+        port = url.port
+        return capture.watches(url.host if port is None else f"{url.host}:{port}")
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+        capture.meter.fault(error, "a request")
+        return False
+
+
+def _http_request(request: Any) -> HttpRequest:
+    url = request.url
+    content = _content(request)
+    body = json_object(content)
+    return HttpRequest(
+        method=request.method,
+        host=url.host if url.port is None else f"{url.host}:{url.port}",
+        path=url.path,
+        headers=request.headers,
+        params=url.params,
+        body=body if content is not None else _form_fields(request),
+        content=content,
+        size=int(request.headers.get("content-length") or 0),
+    )
+
+
+def _content(request: Any) -> bytes | None:
+    """The bytes that are sent; None for a form or a stream, which only the transport may read."""
+    try:
+        content: bytes = request.content
+    except RuntimeError:  # httpx: RequestNotRead
+        return None
+    return content
+
+
+def _form_fields(request: Any) -> dict[str, str]:
+    """The text fields of a multipart request, whose files only the transport may read."""
+    fields = getattr(request.stream, "fields", ())
+    return {
+        field.name: field.value
+        for field in fields
+        if isinstance(getattr(field, "name", None), str)
+        and isinstance(getattr(field, "value", None), str)
+    }
+
+
+def _replaced(request: Any, content: bytes) -> Any:
+    """The same request with another body, and an answer in bytes that are not compressed."""
+    headers = request.headers.copy()
+    headers.pop("content-length", None)
+    headers["accept-encoding"] = "identity"
+    return type(request)(
+        request.method,
+        request.url,
+        headers=headers,
+        content=content,
+        extensions=request.extensions,
+    )
+
+
+def _body_at_hand(response: Any) -> bytes | None:
+    try:
+        content: bytes = response.content
+    except RuntimeError:  # httpx: ResponseNotRead
+        return None
+    return content

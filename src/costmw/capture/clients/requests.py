@@ -1,0 +1,150 @@
+"""Sessions of requests.
+
+A session is followed by wrapping its own `send`, through which it also sends again for
+a redirect: a chain is one call, whose answer is the last one.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from costmw.capture.clients.base import (
+    Capture,
+    Following,
+    FollowingAll,
+    followed,
+    is_retry,
+)
+from costmw.capture.clients.urllib3_stream import follow_raw
+from costmw.capture.clients.urls import host_of, lower_names, url_request
+
+if TYPE_CHECKING:
+    from costmw.capture.call import Call
+
+
+def is_session(target: object) -> bool:
+    """Whether it is a session of requests."""
+    return any(
+        cls.__name__ == "Session" and cls.__module__ == "requests.sessions"
+        for cls in type(target).__mro__
+    )
+
+
+def instrument_session(session: Any, capture: Capture) -> None:
+    """Wrap the session's `send`; one that is wrapped already changes its meter."""
+    present = session.__dict__.get("send")
+    if isinstance(following := getattr(present, "costmw", None), Following):
+        following.capture = capture
+        return
+    reference = weakref.ref(session)
+    original = present or functools.partial(_class_send, reference)
+    following = Following(capture)
+
+    def send(request: Any, **options: Any) -> Any:
+        session = reference()
+        stream = options.get("stream", getattr(session, "stream", False))
+        return _send(following.capture, original, request, options, streamed=bool(stream))
+
+    session.send = send
+    session.send.costmw = following
+
+
+def _class_send(reference: weakref.ref[Any], request: Any, **options: Any) -> Any:
+    session: Any = reference()
+    return type(session).send(session, request, **options)
+
+
+def wrap(original: Callable[..., Any], following: FollowingAll) -> Callable[..., Any]:
+    """Wrap `Session.send`, for all sessions of the process."""
+
+    @functools.wraps(original)
+    def send(self: Any, request: Any, **options: Any) -> Any:
+        capture = following.capture
+        if capture is None or not _watches(capture, request):
+            return original(self, request, **options)
+        stream = options.get("stream", self.stream)
+        send = functools.partial(original, self)
+        return _send(capture, send, request, options, streamed=bool(stream))
+
+    return send
+
+
+def _send(
+    capture: Capture,
+    original: Callable[..., Any],
+    request: Any,
+    options: Mapping[str, Any],
+    *,
+    streamed: bool,
+) -> Any:
+    call, sent = _prepare(capture, request, streamed=streamed)
+    if call is None:
+        return original(request, **options)
+    try:
+        with followed():
+            response = original(sent, **options)
+    except BaseException as error:
+        capture.failed(
+            call, possibly_billed=_possibly_billed(error), retry=is_retry(request.headers)
+        )
+        raise
+    try:
+        if not capture.answered(
+            call, response.status_code, response.headers, retry=is_retry(request.headers)
+        ):
+            call.wait()
+        elif streamed:
+            follow_raw(capture, call, response, hide=sent is not request)
+        else:
+            capture.read(call, lower_names(response.headers), response.content)
+            call.wait()
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+        capture.meter.fault(error, "a response")
+    return response
+
+
+def _prepare(capture: Capture, request: Any, *, streamed: bool) -> tuple[Call | None, Any]:
+    """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
+    try:
+        if not _watches(capture, request):
+            return None, request
+        neutral = url_request(request.method, request.url, request.headers, request.body)
+        call = capture.begin(neutral)
+        if call is None or not streamed:
+            return call, request
+        content = capture.content_with_usage_asked(call, neutral)
+        return call, request if content is None else _replaced(request, content)
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+        capture.meter.fault(error, "a request")
+        return None, request
+
+
+def _watches(capture: Capture, request: Any) -> bool:
+    return capture.watches(host_of(getattr(request, "url", None)))
+
+
+def _replaced(request: Any, content: bytes) -> Any:
+    """The same request with another body, and an answer in bytes that are not compressed."""
+    replaced = request.copy()
+    replaced.body = content
+    replaced.headers["content-length"] = str(len(content))
+    replaced.headers["accept-encoding"] = "identity"
+    return replaced
+
+
+_NEVER_SENT = {"ConnectTimeout", "InvalidURL", "ProxyError", "RetryError", "SSLError"}
+_SENT = {"ChunkedEncodingError", "ConnectionError", "ContentDecodingError", "ReadTimeout"}
+
+
+def _possibly_billed(error: BaseException) -> bool:
+    """Whether the request was on its way: a `ConnectionError` is raised before and after."""
+    kinds = {cls.__name__ for cls in type(error).__mro__}
+    if kinds & _NEVER_SENT or not kinds & _SENT:
+        return False
+    cause: Any = error.args[0] if error.args else None
+    if type(cause).__name__ == "MaxRetryError":
+        return type(cause.reason).__name__ in ("ProtocolError", "ReadTimeoutError")
+    return True
