@@ -43,6 +43,15 @@ class RawTee(Tee):
         self._begun = False
         self._ended = False
 
+    @property
+    def decode_content(self) -> bool:
+        """Whether a reader that does not say gets decoded bytes."""
+        return bool(getattr(self._inner, "decode_content", True))
+
+    @decode_content.setter
+    def decode_content(self, value: bool) -> None:
+        self._inner.decode_content = value
+
     def stream(
         self, amt: int | None = 2**16, decode_content: bool | None = None
     ) -> Iterator[bytes]:
@@ -132,11 +141,7 @@ class RawTee(Tee):
     def _begin(self, decode_content: bool | None) -> None:
         if not self._begun:
             self._begun = True
-            decoded = (
-                getattr(self._inner, "decode_content", True)
-                if decode_content is None
-                else decode_content
-            )
+            decoded = self.decode_content if decode_content is None else decode_content
             if decoded:
                 self._reader = self._reader_for(True)
 
