@@ -125,7 +125,8 @@ def _watches(capture: Capture, session: Any, url: Any) -> bool:
     try:
         if isinstance(url, str) and (host := host_of(url)):
             return capture.watches(host)
-        absolute = session._build_url(url)  # relative ones go to the session's base
+        # A relative one goes to the session's base.
+        absolute = url if getattr(url, "absolute", False) else session._build_url(url)
         host, port = absolute.host or "", absolute.explicit_port
         return capture.watches(host if port is None else f"{host}:{port}")
     except Exception as error:  # noqa: BLE001 - aiohttp says itself what is wrong with a URL
