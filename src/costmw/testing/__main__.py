@@ -28,6 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
             f"  OpenAI base URL:    {provider.openai_url}\n"
             f"  Anthropic base URL: {provider.anthropic_url}\n"
             f"  Azure endpoint:     {provider.url}\n"
+            f"  Google base URL:    {provider.google_url}\n"
+            f"  Mistral server URL: {provider.mistral_url}\n"
+            f"  Groq base URL:      {provider.groq_url}\n"
+            f"  Cohere base URL:    {provider.cohere_url}\n"
+            f"  Ollama host:        {provider.ollama_url}\n"
+            f"  Bedrock endpoint:   {provider.bedrock_url}\n"
         )
         sys.stdout.flush()
         stopped.wait()

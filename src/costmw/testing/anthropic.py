@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costmw.testing import counting
-from costmw.testing.wire import Answer, dump, json_pieces, new_id, plain, sse, stream, words
+from costmw.testing.framing import dump, sse
+from costmw.testing.wire import Answer, json_pieces, new_id, plain, stream, words
 
 if TYPE_CHECKING:
     from costmw.testing.wire import Call
@@ -39,37 +40,39 @@ _ONLY_AT_END = ("output_tokens_details", "server_tool_use")
 
 def messages(call: Call) -> Answer:
     """Answer a messages request."""
+    if call.streamed:
+        return stream(call, [sse(event, event["type"]) for event in events(call)])
+    return plain(message(call))
+
+
+def message(call: Call) -> Json:
+    """Make a whole message."""
     usage = _usage(call)
-    content = _content(call)
-    message = {
+    made = {
         "id": new_id("msg_"),
         "type": "message",
         "role": "assistant",
         "model": call.model,
-        "content": content,
+        "content": _content(call),
         "stop_reason": "tool_use" if call.reply.tool_call else "end_turn",
         "stop_sequence": None,
     }
-    if call.streamed:
-        return stream(_events(message, usage))
-    return plain(message if usage is None else message | {"usage": usage})
+    return made if usage is None else made | {"usage": usage}
 
 
 def _usage(call: Call) -> Json | None:
-    reply = call.reply
-    if reply.omit_usage:
-        return None
-    if reply.usage is not None:
-        named = {} if reply.service_tier is None else {"service_tier": reply.service_tier}
-        return named | dict(reply.usage)
-    return {
-        "input_tokens": counting.prompt_tokens(call.payload),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-        "output_tokens": counting.output_tokens(reply, call.payload),
-        "service_tier": reply.service_tier or "standard",
-    }
+    tier = call.reply.service_tier
+    usage = call.usage(
+        lambda: {
+            "input_tokens": call.prompt_tokens,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": call.output_tokens,
+            "service_tier": tier or "standard",
+        }
+    )
+    return usage if usage is None or tier is None else {"service_tier": tier} | usage
 
 
 def _content(call: Call) -> list[Json]:
@@ -83,30 +86,30 @@ def _content(call: Call) -> list[Json]:
     return content
 
 
-def _events(message: Json, usage: Json | None) -> list[bytes]:
-    start = message | {"content": [], "stop_reason": None}
+def events(call: Call) -> list[Json]:
+    """Make the events of a message."""
+    whole = message(call)
+    usage = whole.pop("usage", None)
+    start = whole | {"content": [], "stop_reason": None}
     end: Json = {
         "type": "message_delta",
-        "delta": {"stop_reason": message["stop_reason"], "stop_sequence": None},
+        "delta": {"stop_reason": whole["stop_reason"], "stop_sequence": None},
     }
     if usage is not None:
         start["usage"] = _usage_at_start(usage)
         end["usage"] = {name: usage[name] for name in usage if name not in _ONLY_AT_START}
-    events: list[Json] = [{"type": "message_start", "message": start}]
-    for index, block in enumerate(message["content"]):
+    made: list[Json] = [{"type": "message_start", "message": start}]
+    for index, block in enumerate(whole["content"]):
         empty: Json = {"text": ""} if block["type"] == "text" else {"input": {}}
-        events.append(
-            {"type": "content_block_start", "index": index, "content_block": block | empty}
-        )
+        made.append({"type": "content_block_start", "index": index, "content_block": block | empty})
         if index == 0:
-            events.append({"type": "ping"})
-        events += [
+            made.append({"type": "ping"})
+        made += [
             {"type": "content_block_delta", "index": index, "delta": delta}
             for delta in _deltas(block)
         ]
-        events.append({"type": "content_block_stop", "index": index})
-    events += [end, {"type": "message_stop"}]
-    return [sse(event, event["type"]) for event in events]
+        made.append({"type": "content_block_stop", "index": index})
+    return [*made, end, {"type": "message_stop"}]
 
 
 def _usage_at_start(usage: Json) -> Json:

@@ -1,37 +1,27 @@
-"""The ASGI application: which endpoint a request is for, and what it gets."""
+"""The ASGI application: reads requests, has them answered, and delivers the answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from costmw.testing import anthropic, openai, responses
+from costmw.testing.apis import api_of
 from costmw.testing.delivery import Delivery
 from costmw.testing.reply import Reply, RequestRecord
 from costmw.testing.wire import Answer, Call, new_id, verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from re import Match
 
+    from costmw.testing.apis import Api
     from costmw.testing.delivery import Message, Receive, Send
 
 logger = logging.getLogger("costmw.testing")
-
-_BASE = r"(?:/v1|/openai/v1|/openai/deployments/(?P<deployment>[^/]+))"
-_ENDPOINTS: list[tuple[re.Pattern[str], Callable[[Call], Answer]]] = [
-    (re.compile(_BASE + "/chat/completions"), openai.chat),
-    (re.compile(_BASE + "/embeddings"), openai.embeddings),
-    (re.compile(r"(?:/v1|/openai/v1|/openai)/responses"), responses.respond),
-    (re.compile("/v1/messages"), anthropic.messages),
-]
-_MODELS = ("/v1/models", "/openai/v1/models")
 
 
 class ProviderApp:
@@ -72,7 +62,7 @@ class ProviderApp:
         gone = asyncio.Event()
         watcher = asyncio.create_task(_watch(receive, gone))
         try:
-            answer = _with_request_id(record, await self._answer(record))
+            answer = await self._answer(record)
             counts = 1 if 200 <= answer.status <= 299 else 0
             delivery = Delivery(
                 reply=record.reply or Reply(),
@@ -88,63 +78,44 @@ class ProviderApp:
             await asyncio.wait([watcher])
 
     async def _answer(self, record: RequestRecord) -> Answer:
-        if record.path in _MODELS and record.method == "GET":
-            return anthropic.models() if _is_anthropic(record) else openai.models()
-        found = _find(record.path)
+        api, path = api_of(record)
+        answer = await self._answer_by(api, path, record)
+        if api.request_id is None:
+            return answer
+        return replace(answer, headers={api.request_id: new_id("req_"), **answer.headers})
+
+    async def _answer_by(self, api: Api, path: str, record: RequestRecord) -> Answer:
+        if record.method == "GET" and path in api.models:
+            return api.models[path]()
+        found = api.find(path)
         if found is None:
-            return _error(record, 404, f"Invalid URL ({record.method} {record.path})")
+            return api.error(404, f"Invalid URL ({record.method} {record.path})")
         if record.method != "POST":
-            return _error(record, 405, f"Not allowed to {record.method} on {record.path}")
+            return api.error(405, f"Not allowed to {record.method} on {record.path}")
         if not isinstance(record.json, dict):
-            return _error(record, 400, "We could not parse the JSON body of your request.")
+            return api.error(400, "We could not parse the JSON body of your request.")
         try:
             reply = await self._choose(record)
         except Exception:
             # Shown here because the client only gets to see a status.
             logger.exception("the responder failed for %s %s", record.method, record.path)
-            return _error(record, 500, "The responder of the fake provider failed.")
+            return api.error(500, "The responder of the fake provider failed.")
         record.reply = reply
-        endpoint, match = found
+        endpoint, in_path = found
         call = Call(
-            payload=record.json, reply=reply, deployment=match.groupdict().get("deployment")
+            payload=record.json,
+            reply=reply,
+            in_path=in_path,
+            stream_type=endpoint.stream_type(record.json, record.query),
         )
-        return _with_reply(record, call, endpoint)
-
-
-def _with_request_id(record: RequestRecord, answer: Answer) -> Answer:
-    name = "request-id" if _is_anthropic(record) else "x-request-id"
-    return replace(answer, headers={name: new_id("req_"), **answer.headers})
-
-
-def _with_reply(record: RequestRecord, call: Call, endpoint: Callable[[Call], Answer]) -> Answer:
-    reply = call.reply
-    if reply.redirect is not None:
-        return Answer(
-            frames=[b""], status=307, content_type=None, headers={"location": reply.redirect}
-        )
-    if reply.body is not None:
-        return verbatim(reply, streamed=call.streamed)
-    if reply.status >= 400:
-        return _error(record, reply.status)
-    return replace(endpoint(call), status=reply.status)
-
-
-def _find(path: str) -> tuple[Callable[[Call], Answer], Match[str]] | None:
-    for pattern, endpoint in _ENDPOINTS:
-        match = pattern.fullmatch(path)
-        if match is not None:
-            return endpoint, match
-    return None
-
-
-def _error(record: RequestRecord, status: int, message: str | None = None) -> Answer:
-    if _is_anthropic(record):
-        return anthropic.error(status, message)
-    return openai.error(status, message, azure=record.path.startswith("/openai/"))
-
-
-def _is_anthropic(record: RequestRecord) -> bool:
-    return record.path.startswith("/v1/messages") or "anthropic-version" in record.headers
+        if reply.redirect is not None:
+            headers = {"location": reply.redirect}
+            return Answer(frames=[b""], status=307, content_type=None, headers=headers)
+        if reply.body is not None:
+            return verbatim(call)
+        if reply.status >= 400:
+            return api.error(reply.status, None)
+        return replace(endpoint.answer(call), status=reply.status)
 
 
 def _record(scope: Message, body: bytes) -> RequestRecord:

@@ -10,8 +10,30 @@ if TYPE_CHECKING:
 
 CHARACTERS_PER_TOKEN = 4
 
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_PROMPT_FIELDS = ("system", "instructions", "messages", "input", "tools")
+_LIMITS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "maxOutputTokens",
+    "maxTokens",
+    "num_predict",
+)
+_LIMIT_HOLDERS = ("generationConfig", "inferenceConfig", "options")
+_PROMPT_FIELDS = (
+    "chat_history",
+    "contents",
+    "input",
+    "instructions",
+    "message",
+    "messages",
+    "preamble",
+    "prompt",
+    "suffix",
+    "system",
+    "systemInstruction",
+    "toolConfig",
+    "tools",
+)
 # Labels and attachments: a base64 image is not a prompt of a million letters.
 _UNCOUNTED = frozenset(
     {
@@ -19,13 +41,18 @@ _UNCOUNTED = frozenset(
         "call_id",
         "data",
         "file",
+        "fileData",
         "file_data",
         "id",
         "image_url",
+        "images",
+        "inlineData",
         "input_audio",
         "role",
         "source",
+        "thoughtSignature",
         "tool_call_id",
+        "toolUseId",
         "tool_use_id",
         "type",
     }
@@ -38,7 +65,7 @@ def text_tokens(characters: int) -> int:
 
 
 def prompt_tokens(payload: dict[str, Any]) -> int:
-    """Input tokens of a chat, responses or messages request."""
+    """Input tokens of any request for text."""
     return text_tokens(sum(_characters(payload.get(name)) for name in _PROMPT_FIELDS))
 
 
@@ -48,7 +75,14 @@ def output_tokens(reply: Reply, payload: dict[str, Any]) -> int:
     if reply.tool_call is not None:
         name, arguments = reply.tool_call
         characters += len(name) + len(json.dumps(arguments))
-    limits: list[int] = [payload[name] for name in _LIMITS if is_count(payload.get(name))]
+    holders = [payload, *(payload.get(name) for name in _LIMIT_HOLDERS)]
+    limits: list[int] = [
+        holder[name]
+        for holder in holders
+        if isinstance(holder, dict)
+        for name in _LIMITS
+        if is_count(holder.get(name))
+    ]
     return min([text_tokens(characters), *limits])
 
 
@@ -57,6 +91,11 @@ def embedding_tokens(inputs: list[Any]) -> int:
     return sum(
         len(item) if isinstance(item, list) else text_tokens(_characters(item)) for item in inputs
     )
+
+
+def or_count(value: object, usual: int) -> int:
+    """Return a JSON value that is a positive whole number, or what is usual instead."""
+    return value if isinstance(value, int) and is_count(value) else usual
 
 
 def is_count(value: object) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
-import struct
 import time
 from typing import TYPE_CHECKING, Any
 
 from costmw.testing import counting
-from costmw.testing.wire import Answer, dump, json_pieces, new_id, plain, sse, stream, words
+from costmw.testing.framing import dump, sse
+from costmw.testing.vectors import input_list, packed, unit_vector
+from costmw.testing.wire import Answer, json_pieces, new_id, plain, stream, words
 
 if TYPE_CHECKING:
     from costmw.testing.wire import Call
+
+Json = dict[str, Any]
 
 MODELS = ("gpt-5", "gpt-5-mini", "gpt-4o-mini", "text-embedding-3-small", "text-embedding-3-large")
 
@@ -35,28 +35,66 @@ _SERVER_ERROR = ("server_error", None, "The server had an error while processing
 
 def chat(call: Call) -> Answer:
     """Answer a chat completion request."""
-    return _chat_stream(call) if call.streamed else _chat_plain(call)
+    if not call.streamed:
+        return plain(completion(call))
+    return stream(call, [*(sse(chunk) for chunk in chunks(call)), sse("[DONE]")])
 
 
-def chat_usage(call: Call) -> dict[str, Any] | None:
+def completion(call: Call) -> Json:
+    """Make a whole chat completion."""
+    choice = {
+        "index": 0,
+        "message": {"refusal": None, "annotations": [], **message(call)},
+        "logprobs": None,
+        "finish_reason": finish_reason(call),
+    }
+    body = _head(call, "chat.completion") | {"choices": [choice]}
+    if "deployment" in call.in_path:
+        choice["content_filter_results"] = _UNFILTERED
+        body["prompt_filter_results"] = _prompt_filter()
+    usage = chat_usage(call)
+    return body if usage is None else body | {"usage": usage}
+
+
+def message(call: Call) -> Json:
+    """Make the message of a completion, as all who speak this format have it."""
+    reply = call.reply
+    made: Json = {"role": "assistant", "content": reply.said or (None if reply.tool_call else "")}
+    if reply.tool_call is not None:
+        name, arguments = reply.tool_call
+        function = {"name": name, "arguments": dump(arguments)}
+        made["tool_calls"] = [{"id": new_id("call_"), "type": "function", "function": function}]
+    return made
+
+
+def finish_reason(call: Call) -> str:
+    """Why a completion ends."""
+    return "tool_calls" if call.reply.tool_call else "stop"
+
+
+def chat_usage(call: Call) -> Json | None:
     """Usage of a chat completion, in tokens; None if the reply leaves it out."""
-    if call.reply.omit_usage:
-        return None
-    if call.reply.usage is not None:
-        return dict(call.reply.usage)
-    prompt = counting.prompt_tokens(call.payload)
-    completion = counting.output_tokens(call.reply, call.payload)
+    return call.usage(
+        lambda: {
+            **token_counts(call),
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        }
+    )
+
+
+def token_counts(call: Call) -> Json:
+    """Count the tokens of a chat completion."""
+    prompt, output = call.prompt_tokens, call.output_tokens
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
     }
 
 
@@ -68,7 +106,7 @@ def service_tier(call: Call) -> str:
     return asked if isinstance(asked, str) and asked != "auto" else "default"
 
 
-def _head(call: Call, kind: str) -> dict[str, Any]:
+def _head(call: Call, kind: str) -> Json:
     return {
         "id": new_id("chatcmpl-", 29),
         "object": kind,
@@ -79,57 +117,27 @@ def _head(call: Call, kind: str) -> dict[str, Any]:
     }
 
 
-def _chat_plain(call: Call) -> Answer:
-    reply = call.reply
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": reply.said or (None if reply.tool_call else ""),
-        "refusal": None,
-        "annotations": [],
-    }
-    if reply.tool_call is not None:
-        name, arguments = reply.tool_call
-        function = {"name": name, "arguments": dump(arguments)}
-        message["tool_calls"] = [{"id": new_id("call_"), "type": "function", "function": function}]
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": "tool_calls" if reply.tool_call else "stop",
-    }
-    body = _head(call, "chat.completion") | {"choices": [choice]}
-    if call.deployment is not None:
-        choice["content_filter_results"] = _UNFILTERED
-        body["prompt_filter_results"] = _prompt_filter()
-    usage = chat_usage(call)
-    if usage is not None:
-        body["usage"] = usage
-    return plain(body)
-
-
-def _chat_stream(call: Call) -> Answer:
-    options = call.payload.get("stream_options")
-    asked = isinstance(options, dict) and options.get("include_usage") is True
-    usage = chat_usage(call) if asked else None
+def chunks(call: Call) -> list[Json]:
+    """Make the chunks of a chat completion, with usage in a last one if the request asks."""
+    usage = chat_usage(call) if asks_for_usage(call) else None
     head = _head(call, "chat.completion.chunk")
-    tail: dict[str, Any] = {} if usage is None else {"usage": None}
-
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    tail: Json = {} if usage is None else {"usage": None}
+    made = [_azure_first_chunk()] if "deployment" in call.in_path else []
+    for delta, finish in [*((delta, None) for delta in _deltas(call)), ({}, finish_reason(call))]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return sse(head | {"choices": [choice]} | tail)
-
-    frames = [] if call.deployment is None else [_azure_first_chunk()]
-    frames += [chunk(delta) for delta in _deltas(call)]
-    frames.append(chunk({}, "tool_calls" if call.reply.tool_call else "stop"))
-    if usage is not None:
-        frames.append(sse(head | {"choices": [], "usage": usage}))
-    frames.append(sse("[DONE]"))
-    return stream(frames)
+        made.append(head | {"choices": [choice]} | tail)
+    return made if usage is None else [*made, head | {"choices": [], "usage": usage}]
 
 
-def _deltas(call: Call) -> list[dict[str, Any]]:
+def asks_for_usage(call: Call) -> bool:
+    """Whether the request asks for a chunk with the usage of a stream."""
+    options = call.payload.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _deltas(call: Call) -> list[Json]:
     reply = call.reply
-    role: dict[str, Any] = {"role": "assistant", "refusal": None}
+    role: Json = {"role": "assistant", "refusal": None}
     if reply.tool_call is None:
         pieces = [{"content": piece} for piece in words(reply.said)]
         return [role | {"content": ""}, *pieces]
@@ -150,71 +158,56 @@ def _deltas(call: Call) -> list[dict[str, Any]]:
     return deltas
 
 
-def _prompt_filter() -> list[dict[str, Any]]:
+def _prompt_filter() -> list[Json]:
     return [{"prompt_index": 0, "content_filter_results": _UNFILTERED}]
 
 
-def _azure_first_chunk() -> bytes:
+def _azure_first_chunk() -> Json:
     empty = {"id": "", "object": "", "created": 0, "model": ""}
-    return sse(empty | {"choices": [], "prompt_filter_results": _prompt_filter()})
+    return empty | {"choices": [], "prompt_filter_results": _prompt_filter()}
 
 
 def embeddings(call: Call) -> Answer:
-    """Answer an embeddings request with vectors that depend on the inputs alone."""
-    given = call.payload.get("input")
-    # A bare list of token ids is one input, a list of anything else one input per item.
-    alone = not isinstance(given, list) or all(isinstance(item, int) for item in given)
-    inputs: list[Any] = [given] if alone or not isinstance(given, list) else given
-    asked = call.payload.get("dimensions")
-    dimensions = asked if isinstance(asked, int) and counting.is_count(asked) else 0
-    size = dimensions or (3072 if call.model == "text-embedding-3-large" else 1536)
-    in_base64 = call.payload.get("encoding_format") == "base64"
+    """Answer an embeddings request."""
+    size = 3072 if call.model == "text-embedding-3-large" else 1536
+    return plain(embedding_list(call, counting.or_count(call.payload.get("dimensions"), size)))
+
+
+def embedding_list(call: Call, size: int) -> Json:
+    """Make vectors of that size for the inputs of a request."""
+    inputs = input_list(call.payload.get("input"))
+    encode = packed if call.payload.get("encoding_format") == "base64" else list
     data = [
-        {
-            "object": "embedding",
-            "index": index,
-            "embedding": _packed(vector) if in_base64 else vector,
-        }
-        for index, vector in enumerate(_vector(dump(item), size) for item in inputs)
+        {"object": "embedding", "index": index, "embedding": encode(unit_vector(item, size))}
+        for index, item in enumerate(inputs)
     ]
-    body: dict[str, Any] = {"object": "list", "data": data, "model": call.model}
-    if call.reply.usage is not None:
-        body["usage"] = dict(call.reply.usage)
-    elif not call.reply.omit_usage:
-        tokens = counting.embedding_tokens(inputs)
-        body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return plain(body)
+    tokens = counting.embedding_tokens(inputs)
+    usage = call.usage(lambda: {"prompt_tokens": tokens, "total_tokens": tokens})
+    body: Json = {"object": "list", "data": data, "model": call.model}
+    return body if usage is None else body | {"usage": usage}
 
 
-def _vector(text: str, size: int) -> list[float]:
-    digest = hashlib.shake_128(text.encode()).digest(size * 2)
-    raw = [value / 32768 for value in struct.unpack(f"<{size}h", digest)]
-    length = math.sqrt(sum(value * value for value in raw)) or 1.0
-    return [value / length for value in raw]
-
-
-def _packed(vector: list[float]) -> str:
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
-def models() -> Answer:
+def models(names: tuple[str, ...] = MODELS, owner: str = "openai") -> Answer:
     """List a few models."""
     data = [
-        {"id": name, "object": "model", "created": 1_735_689_600, "owned_by": "openai"}
-        for name in MODELS
+        {"id": name, "object": "model", "created": 1_735_689_600, "owned_by": owner}
+        for name in names
     ]
     return plain({"object": "list", "data": data})
 
 
-def error(status: int, message: str | None = None, *, azure: bool = False) -> Answer:
+def error(status: int, message: str | None = None) -> Answer:
     """Return an error body for an HTTP status."""
-    fallback = _SERVER_ERROR if status >= 500 else _ERRORS[400]
-    kind, code, usual = _ERRORS.get(status, fallback)
-    if azure:
-        return plain({"error": {"code": str(status), "message": message or usual}}, status=status)
-    if message is not None:
-        code = None
-    return plain(
-        {"error": {"message": message or usual, "type": kind, "param": None, "code": code}},
-        status=status,
-    )
+    kind, code, usual = _error(status)
+    body = {"message": message or usual, "type": kind, "param": None}
+    return plain({"error": body | {"code": None if message else code}}, status=status)
+
+
+def azure_error(status: int, message: str | None = None) -> Answer:
+    """Return Azure's error body for an HTTP status."""
+    _, _, usual = _error(status)
+    return plain({"error": {"code": str(status), "message": message or usual}}, status=status)
+
+
+def _error(status: int) -> tuple[str, str | None, str]:
+    return _ERRORS.get(status, _SERVER_ERROR if status >= 500 else _ERRORS[400])

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class FakeProvider:
     """A fake LLM provider on this machine, for apps, tests and demos.
 
-    Use it as a context manager, or call `start` and `stop`. Point an SDK's base URL at
-    `openai_url` or `anthropic_url`, or an Azure client's endpoint at `url`. All of it may
-    be used from any thread.
+    Use it as a context manager, or call `start` and `stop`. Point an SDK's base URL at the
+    property named after it (`openai_url`, `google_url`, ...), or an Azure client's endpoint
+    at `url`. All of it may be used from any thread.
 
     A request is answered with the next reply queued by `reply`; with none left, with what
     `responder` returns; and without a responder, or if that returns None, with `default`.
@@ -88,6 +88,43 @@ class FakeProvider:
     def anthropic_url(self) -> str:
         """Base URL for an Anthropic client."""
         return self.url
+
+    @property
+    def google_url(self) -> str:
+        """Base URL for google-genai: `Client(http_options=HttpOptions(base_url=...))`.
+
+        The same for Vertex AI, which also wants `vertexai=True` and either an `api_key` or
+        credentials, `project` and `location`.
+        """
+        return f"{self.url}/google"
+
+    @property
+    def mistral_url(self) -> str:
+        """Base URL for mistralai: `Mistral(server_url=...)`."""
+        return f"{self.url}/mistral"
+
+    @property
+    def groq_url(self) -> str:
+        """Base URL for groq: `Groq(base_url=...)`, `AsyncGroq(base_url=...)`."""
+        return f"{self.url}/groq"
+
+    @property
+    def cohere_url(self) -> str:
+        """Base URL for cohere: `ClientV2(base_url=...)`, `Client(base_url=...)`, async alike."""
+        return f"{self.url}/cohere"
+
+    @property
+    def ollama_url(self) -> str:
+        """Host for ollama: `Client(host=...)`, `AsyncClient(host=...)`."""
+        return f"{self.url}/ollama"
+
+    @property
+    def bedrock_url(self) -> str:
+        """Endpoint for boto3: `client("bedrock-runtime", endpoint_url=...)`.
+
+        boto3 also wants a region, and some access key.
+        """
+        return f"{self.url}/bedrock"
 
     def reply(self, *replies: Reply) -> None:
         """Queue replies; each is used for one request, in order."""

@@ -23,8 +23,10 @@ class Reply:
         stock sentence, or nothing beside a tool call.
     usage: Usage in the provider's own shape, put in as it is. None computes one from the
         request and the text. A streamed Anthropic message spreads it over `message_start`
-        and `message_delta` as the real one does.
-    omit_usage: Leave usage out everywhere.
+        and `message_delta`, and a streamed Gemini response counts up to it, as the real
+        ones do. Where usage has no object of its own, it is put in beside the rest:
+        Ollama's counts, Cohere's `meta`, the `statistics` of Vertex AI's `predict`.
+    omit_usage: Leave usage out everywhere, of the headers of Bedrock too.
     model: The model named in the response. None is the request's model.
     status: HTTP status; 400 and up send an error body in the provider's shape.
     headers: Extra response headers; they win over those set by the provider.
@@ -33,13 +35,15 @@ class Reply:
     encoding: Content encoding forced on the body: "gzip", "deflate", "br" or "zstd",
         whatever the request accepts.
     delay: Seconds before the first byte.
-    pace: Seconds between two stream events.
+    pace: Seconds between two stream events, be they server-sent events, lines of JSON,
+        the items of a JSON array or the frames of an AWS event stream.
     chunk_bytes: Deliver the body in chunks of this many bytes, so that events are split
         over chunks. With a `pace`, what is left over is sent before each pause.
     abort_after: Cut the connection after this many stream events, with no proper end. Of
         a plain response, 0 cuts off the body; more has no effect.
     body: Response body to send verbatim (before `encoding`).
-    content_type: Content type for `body`; None follows the request (JSON or event stream).
+    content_type: Content type for `body`; None follows the request (JSON, or the kind of
+        stream it asks for).
     redirect: Location to redirect to, with status 307.
     """
 
@@ -86,7 +90,7 @@ class Reply:
 class RequestRecord:
     """One request as the fake provider saw it, and how its response went.
 
-    method, path, query: As sent; of a repeated query parameter, the last.
+    method, path, query: As sent, percent-decoded; of a repeated query parameter, the last.
     headers: Request headers with lower-case names; of repeated ones, the last.
     body_bytes: Request body as received.
     json: The body parsed, or None if it is not JSON.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from costmw.testing import counting
+from costmw.testing.framing import dump, sse
 from costmw.testing.openai import service_tier
-from costmw.testing.wire import Answer, dump, json_pieces, new_id, plain, sse, stream, words
+from costmw.testing.wire import Answer, json_pieces, new_id, plain, stream, words
 
 if TYPE_CHECKING:
     from costmw.testing.wire import Call
@@ -42,12 +42,12 @@ def respond(call: Call) -> Answer:
     items = _items(call)
     opened = _response(call, now)
     done = opened | {"status": "completed", "output": items, "completed_at": int(now)}
-    usage = _usage(call)
+    usage = call.usage(lambda: _count(call))
     if usage is None:
         del opened["usage"], done["usage"]
     else:
         done["usage"] = usage
-    return stream(_events(opened, done, items)) if call.streamed else plain(done)
+    return stream(call, _events(opened, done, items)) if call.streamed else plain(done)
 
 
 def _response(call: Call, now: float) -> Json:
@@ -67,13 +67,8 @@ def _response(call: Call, now: float) -> Json:
     return head | echo | {"usage": None}
 
 
-def _usage(call: Call) -> Json | None:
-    if call.reply.omit_usage:
-        return None
-    if call.reply.usage is not None:
-        return dict(call.reply.usage)
-    prompt = counting.prompt_tokens(call.payload)
-    output = counting.output_tokens(call.reply, call.payload)
+def _count(call: Call) -> Json:
+    prompt, output = call.prompt_tokens, call.output_tokens
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},

@@ -1,45 +1,67 @@
-"""What travels: the request as an endpoint sees it, its answer, and server-sent events."""
+"""What travels: the request as an endpoint sees it, and its answer."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from costmw.testing import counting
+from costmw.testing.framing import dump, splitter
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from costmw.testing.reply import Reply
 
 JSON_TYPE = "application/json"
-EVENTS_TYPE = "text/event-stream; charset=utf-8"
 
 _WORD = re.compile(r"\S+\s*|\s+")
-_EVENT = re.compile(rb".+?(?:\r\n\r\n|\n\n|\Z)", re.DOTALL)
 _JSON_PIECE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A well-formed request to one endpoint, with the reply chosen for it."""
+    """A well-formed request to one endpoint, with the reply chosen for it.
+
+    in_path: What the path names, such as a `model` or an Azure `deployment`.
+    stream_type: Content type of the stream that the request asks for, None if it asks
+        for a plain response.
+    """
 
     payload: dict[str, Any]
     reply: Reply
-    deployment: str | None = None
+    in_path: Mapping[str, str] = field(default_factory=dict)
+    stream_type: str | None = None
 
     @property
     def model(self) -> str:
         """The model that the response names."""
-        asked = self.payload.get("model")
-        named = asked if isinstance(asked, str) else self.deployment
+        asked = self.in_path.get("model") or self.payload.get("model")
+        named = asked if isinstance(asked, str) else self.in_path.get("deployment")
         return self.reply.model or named or "fake-model"
 
     @property
     def streamed(self) -> bool:
-        """Whether the request asks for server-sent events."""
-        return self.payload.get("stream") is True
+        """Whether the request asks for a stream."""
+        return self.stream_type is not None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Input tokens of the request."""
+        return counting.prompt_tokens(self.payload)
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens of the reply, within the limit that the request sets."""
+        return counting.output_tokens(self.reply, self.payload)
+
+    def usage(self, count: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        """Usage for the response: the reply's as it is, else what is counted; None for none."""
+        if self.reply.omit_usage:
+            return None
+        return count() if self.reply.usage is None else dict(self.reply.usage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,44 +75,34 @@ class Answer:
     streamed: bool = False
 
 
-def plain(value: object, *, status: int = 200) -> Answer:
+def plain(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """Return a JSON response."""
-    return Answer(frames=[dump(value).encode()], status=status)
+    return Answer(frames=[dump(value).encode()], status=status, headers=headers or {})
 
 
-def stream(frames: list[bytes]) -> Answer:
-    """Return a stream of server-sent events."""
+def stream(call: Call, frames: list[bytes], *, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return the stream that a request asks for, a frame for each event."""
     return Answer(
         frames=frames,
-        content_type=EVENTS_TYPE,
-        headers={"cache-control": "no-cache"},
+        content_type=call.stream_type,
+        headers={"cache-control": "no-cache", **(headers or {})},
         streamed=True,
     )
 
 
-def verbatim(reply: Reply, *, streamed: bool) -> Answer:
-    """Return the raw body of a reply, a frame for each event if it is an event stream."""
+def verbatim(call: Call) -> Answer:
+    """Return the raw body of a reply, a frame for each event if it is a stream."""
+    reply = call.reply
     body = reply.body or b""
-    content_type = reply.content_type or (EVENTS_TYPE if streamed else JSON_TYPE)
-    if content_type.startswith("text/event-stream"):
-        return Answer(
-            frames=_EVENT.findall(body) or [b""],
-            status=reply.status,
-            content_type=content_type,
-            streamed=True,
-        )
-    return Answer(frames=[body], status=reply.status, content_type=content_type)
-
-
-def sse(data: object, event: str | None = None) -> bytes:
-    """Return one server-sent event; text goes in as it is, anything else as JSON."""
-    head = f"event: {event}\n" if event else ""
-    return f"{head}data: {data if isinstance(data, str) else dump(data)}\n\n".encode()
-
-
-def dump(value: object) -> str:
-    """Return compact JSON, letters beyond ASCII left as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    content_type = reply.content_type or call.stream_type or JSON_TYPE
+    split = splitter(content_type)
+    frames = [body] if split is None else split(body) or [b""]
+    return Answer(
+        frames=frames,
+        status=reply.status,
+        content_type=content_type,
+        streamed=split is not None,
+    )
 
 
 def words(text: str) -> list[str]:
