@@ -72,6 +72,33 @@ def test_the_fastapi_block(run_block: Any) -> None:
     check(block["meter"], *asyncio.run(use()))
 
 
+def test_the_block_that_changes_nothing(run_block: Any, provider: FakeProvider) -> None:
+    """Its host stands for one of the user's own: here it is on this machine."""
+    block = run_block("instrument_all")
+    meter = block["meter"]
+    try:
+        assert {"llm.acme.internal": "openai"} == meter.config.hosts
+        with httpx.Client(transport=Everywhere(provider.url)) as client:
+            client.post("http://llm.acme.internal/v1/responses", json={"model": "gpt-5-mini"})
+    finally:
+        meter.uninstrument_all()
+    (event,) = events_of(meter)
+    assert RESPONSE[:2] == (event.usage.input_tokens, event.usage.output_tokens)
+    meter.close()
+
+
+class Everywhere(httpx.HTTPTransport):
+    """Takes every request to one server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = httpx.URL(url)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(host=self._url.host, port=self._url.port)
+        return super().handle_request(request)
+
+
 def test_the_flask_block(run_block: Any) -> None:
     block = run_block("from flask")
     client = block["app"].test_client()
@@ -101,7 +128,7 @@ def test_the_reports_block(run_block: Any, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_block_is_run_here() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_the_table_of_extras_is_complete() -> None:
