@@ -1,7 +1,9 @@
-# Everything runs in an environment of its own, in .venv; python3 is all it needs.
+# Everything runs in an environment of its own, in .venv; python3 is all it needs. Frameworks
+# that keep openai below 3 are tested in another one, in .venv-frameworks.
 # `make demo PYTHON=python3.12` takes another Python.
 PYTHON ?= python3
 VENV := .venv
+FRAMEWORKS := .venv-frameworks
 BIN := $(VENV)/bin
 SOURCES := src tests examples benchmarks
 
@@ -10,7 +12,7 @@ SOURCES := src tests examples benchmarks
 demo: $(VENV)/demo.stamp
 	$(BIN)/costmw demo $(ARGS)
 
-test: $(VENV)/dev.stamp
+test: $(VENV)/dev.stamp $(FRAMEWORKS)/frameworks.stamp
 	@$(BIN)/python -m tests.chromium
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -34,14 +36,22 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FRAMEWORKS) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# uv makes the environment in a fraction of the time, where it is there.
-$(VENV)/bin/python:
-	@if command -v uv >/dev/null; then uv venv -q --seed --python $(PYTHON) $(VENV); \
-	else $(PYTHON) -m venv $(VENV); fi
+# uv makes an environment in a fraction of the time, where it is there. What is installed is
+# compiled when it is first imported, by either.
+$(VENV)/bin/python $(FRAMEWORKS)/bin/python:
+	@if command -v uv >/dev/null; then uv venv -q --seed --python $(PYTHON) $(@:/bin/python=); \
+	else $(PYTHON) -m venv $(@:/bin/python=); fi
+
+define install
+@if command -v uv >/dev/null; then uv pip install -q --python $(@D)/bin/python -e '.[$*]'; \
+else $(@D)/bin/python -m pip install -q --no-compile --disable-pip-version-check -e '.[$*]'; fi
+@touch $@
+endef
 
 $(VENV)/%.stamp: pyproject.toml $(VENV)/bin/python
-	@if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -e '.[$*]'; \
-	else $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[$*]'; fi
-	@touch $@
+	$(install)
+
+$(FRAMEWORKS)/%.stamp: pyproject.toml $(FRAMEWORKS)/bin/python
+	$(install)

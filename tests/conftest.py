@@ -41,6 +41,16 @@ def provider() -> Iterator[FakeProvider]:
         yield provider
 
 
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Lines to print once the module's tests have run."""
+    lines: list[str] = []
+    yield lines
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("", *lines, sep="\n")
+
+
 def events_of(meter: Meter) -> list[UsageEvent]:
     """All events of a meter's store, oldest first."""
     assert meter.flush(30)

@@ -1,7 +1,6 @@
 """The real SDKs against the fake provider: every scenario, sync and async, exact or marked.
 
-Prints a table of what was recorded. Unit prices are written down here by hand, from
-the providers' price pages, so that the price list is checked as well.
+Prints a table of what was recorded.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import asyncio
 import gc
 import inspect
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -23,70 +21,19 @@ from conftest import events_of, outcomes_of
 from costmw import Meter
 from costmw.events import UsageEvent
 from costmw.testing import FakeProvider, Reply
-
-CHAT_USAGE = {
-    "prompt_tokens": 1210,
-    "completion_tokens": 345,
-    "total_tokens": 1555,
-    "prompt_tokens_details": {"cached_tokens": 1024, "audio_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 128, "audio_tokens": 0},
-}
-RESPONSE_USAGE = {
-    "input_tokens": 2048,
-    "input_tokens_details": {"cached_tokens": 512, "cache_write_tokens": 0},
-    "output_tokens": 77,
-    "output_tokens_details": {"reasoning_tokens": 64},
-    "total_tokens": 2125,
-}
-EMBEDDING_USAGE = {"prompt_tokens": 913, "total_tokens": 913}
-MESSAGE_USAGE = {
-    "input_tokens": 200,
-    "cache_read_input_tokens": 1500,
-    "cache_creation_input_tokens": 700,
-    "cache_creation": {"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 400},
-    "output_tokens": 55,
-    "service_tier": "standard",
-}
-
-# USD for a million tokens.
-GPT_5_MINI = {"input": "0.25", "cached": "0.025", "output": "2"}
-EMBEDDING_3_SMALL = {"input": "0.02"}
-HAIKU_4_5 = {"input": "1", "read": "0.10", "write_5m": "1.25", "write_1h": "2", "output": "5"}
-
-
-def pico(*terms: tuple[int, str]) -> int:
-    """Tokens times USD for a million, in pico-USD."""
-    return int(sum(tokens * Decimal(usd) for tokens, usd in terms) * 10**6)
-
-
-CHAT = (
-    1210,
-    345,
-    pico(
-        (1210 - 1024, GPT_5_MINI["input"]),
-        (1024, GPT_5_MINI["cached"]),
-        (345, GPT_5_MINI["output"]),
-    ),
+from prices import (
+    CHAT,
+    CHAT_USAGE,
+    EMBEDDING,
+    EMBEDDING_USAGE,
+    MESSAGE,
+    MESSAGE_USAGE,
+    RESPONSE,
+    RESPONSE_USAGE,
+    Row,
+    row,
 )
-RESPONSE = (
-    2048,
-    77,
-    pico(
-        (2048 - 512, GPT_5_MINI["input"]), (512, GPT_5_MINI["cached"]), (77, GPT_5_MINI["output"])
-    ),
-)
-EMBEDDING = (913, 0, pico((913, EMBEDDING_3_SMALL["input"])))
-MESSAGE = (
-    200 + 1500 + 700,
-    55,
-    pico(
-        (200, HAIKU_4_5["input"]),
-        (1500, HAIKU_4_5["read"]),
-        (300, HAIKU_4_5["write_5m"]),
-        (400, HAIKU_4_5["write_1h"]),
-        (55, HAIKU_4_5["output"]),
-    ),
-)
+from prices import pico as pico
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
@@ -297,9 +244,6 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-Row = tuple[int, int, int]
-
-
 @dataclass(frozen=True)
 class Scenario:
     """What to do, what the provider answers, and the rows that must come of it."""
@@ -394,14 +338,6 @@ CLIENTS: dict[tuple[str, str], Callable[[FakeProvider], Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    lines: list[str] = []
-    yield lines
-    terminal = request.config.get_terminal_writer()
-    terminal.write("\n" + "\n".join(lines) + "\n")
-
-
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_sdk(
@@ -427,11 +363,7 @@ def test_sdk(
 
     events = events_of(meter)
     table.append(line(scenario, kind, events))
-    rows = [
-        (e.usage.input_tokens, e.usage.output_tokens, e.price.cost_pico_usd)
-        for e in events
-        if e.status == "ok"
-    ]
+    rows = [row(e) for e in events if e.status == "ok"]
     assert rows == ([scenario.exact] if scenario.exact else [])
     unfinished = [e for e in events if e.status == "incomplete"]
     assert len(unfinished) == (1 if scenario.incomplete else 0)

@@ -148,6 +148,9 @@ class Settler:
         )
 
     def _guess(self, start: CallStart, model: str | None, reading: Reading) -> Usage | None:
+        known = reading.usage
+        if known is not None and None not in (known.input_tokens, known.output_tokens):
+            return None
         return self._ratios.estimate(
             start.provider,
             model,

@@ -156,7 +156,10 @@ class MessageStream:
             self._merge(part(message, "usage"))
         elif name == "message_delta":
             self._complete = True
-            self._merge(part(json_object(data), "usage"))
+            body = json_object(data)
+            self._merge(part(body, "usage"))
+            # Not every reader goes on to message_stop: LiteLLM leaves the stream here.
+            self.reading.finished = text(part(body, "delta"), "stop_reason") is not None
         elif name == "message_stop":
             self.reading.finished = True
         elif name == "content_block_delta":
