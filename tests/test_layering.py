@@ -24,6 +24,8 @@ LAYERS: list[set[str]] = [
     {"__init__"},
     {"dashboard"},
     {"integrations"},
+    {"proxy"},
+    {"doctor"},
     {"testing"},
     {"demo"},
     {"cli"},

@@ -48,6 +48,48 @@ def _app() -> Callable[[], object]:
         run_demo(port=port, seconds=seconds or None, store=store or None)
 
     @app.command()
+    def proxy(
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+        host: str = typer.Option("127.0.0.1", help="Address to listen on."),
+        port: int = typer.Option(4000, help="Port to listen on; 0 takes a free one."),
+        config: str = typer.Option("", help="A TOML file: upstreams, keys, tokens, limits."),
+        tags_header: bool = typer.Option(
+            False, "--tags-header", help="Take tags from the header X-LLM-Tags, a JSON object."
+        ),
+        token_env: list[str] = typer.Option(  # noqa: B008
+            [], help="An environment variable with a token that clients must show. Repeatable."
+        ),
+    ) -> None:
+        """Meter the calls of what is not Python, on their way to the provider."""
+        from costmw.meter import Meter
+        from costmw.proxy.server import run_proxy
+        from costmw.proxy.settings import settings_of_command
+
+        settings = settings_of_command(config, tags_header=tags_header, token_env=token_env)
+        run_proxy(Meter(store or None), settings, host=host, port=port)
+
+    @app.command()
+    def doctor(
+        target: str = typer.Argument(
+            "", metavar="[APP]", help="The app, as its server takes it: main:app."
+        ),
+        store: str = typer.Option("", help="The store's URL; the app's own when left out."),
+        days: int = typer.Option(7, min=1, max=3650, help="How many days of calls to look at."),
+        as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
+    ) -> None:
+        """Say what is wrong in a set-up, and how to mend it. Changes nothing."""
+        from costmw import doctor as examination
+
+        findings = (
+            examination.examine_target(target, store=store or None, days=days)
+            if target
+            else examination.examine(store=store or None, days=days)
+        )
+        as_told = examination.as_json if as_json else examination.as_text
+        typer.echo(as_told(findings))
+        raise typer.Exit(any(finding.level == "error" for finding in findings))
+
+    @app.command()
     def reprice(
         since: datetime = typer.Option(..., help="Calls from this day on (UTC)."),  # noqa: B008
         store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),

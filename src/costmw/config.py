@@ -103,6 +103,10 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
 }
 
 
+VARIABLES = ("COSTMW_STORE", "COSTMW_ENABLED", *_VARIABLES)
+"""Every environment variable that is read."""
+
+
 def store_from_environment(environ: Mapping[str, str] | None = None) -> str | None:
     """The store's URL in `COSTMW_STORE`, or None."""
     return (os.environ if environ is None else environ).get("COSTMW_STORE") or None

@@ -100,7 +100,7 @@ class Meter:
     ) -> None:
         self.config = config or Config.from_environment()
         self.enabled = enabled and enabled_from_environment()
-        self.store = _open_store(store, self.config)
+        self.store = open_store(store, self.config)
         self.budgets = _distinct(budgets)
         self.tags = dict(tags or {})
         self._writer = Writer(self.store, self.config)
@@ -519,6 +519,11 @@ def _end_all_streams() -> None:
         meter.end_streams()
 
 
+def all_meters() -> list[Meter]:
+    """The meters of this process, in no order."""
+    return list(_meters)
+
+
 def current_meter() -> Meter | None:
     """The meter of the current request, or else the one made last."""
     scope = context.current_scope()
@@ -527,7 +532,12 @@ def current_meter() -> Meter | None:
     return _newest() if _newest is not None else None
 
 
-def _open_store(store: str | Store | None, config: Config) -> Store:
+def open_store(store: str | Store | None, config: Config) -> Store:
+    """Make the store of a URL, of `COSTMW_STORE` when there is none; without any I/O.
+
+    Raises:
+        ConfigError: when there is no URL at all, or it is not one of a store.
+    """
     if store is not None and not isinstance(store, str):
         return store
     url = store or store_from_environment()

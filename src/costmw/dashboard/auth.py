@@ -82,17 +82,17 @@ class Gate:
     def __init__(
         self, auth: Auth | None, request_for_auth: Callable[[Any], Any] | None = None
     ) -> None:
-        self._auth = auth
+        self.auth = auth
         self._shape = request_for_auth or (lambda request: request)
         self.is_async = _is_async(auth)
         self.challenge: str | None = getattr(auth, "challenge", None)
 
     def ask(self, request: object) -> Principal | Refusal:
         """Ask a blocking `auth`."""
-        if self._auth is None:
+        if self.auth is None:
             return Refusal.NOT_SET_UP
         try:
-            answer = self._auth(self._shape(request))
+            answer = self.auth(self._shape(request))
             if inspect.iscoroutine(answer):
                 answer.close()
             return self._read(answer)
@@ -101,14 +101,14 @@ class Gate:
 
     async def ask_async(self, request: object) -> Principal | Refusal:
         """Ask an `auth` of either kind; a blocking one runs in a thread."""
-        if self._auth is None:
+        if self.auth is None:
             return Refusal.NOT_SET_UP
         try:
             shaped = self._shape(request)
             if self.is_async:
-                answer = self._auth(shaped)
+                answer = self.auth(shaped)
             else:
-                answer = await asyncio.to_thread(self._auth, shaped)
+                answer = await asyncio.to_thread(self.auth, shaped)
             return self._read(await answer if inspect.isawaitable(answer) else answer)
         except Exception as error:  # noqa: BLE001 - the app's callable may raise anything
             return self._read_error(error)
@@ -173,6 +173,11 @@ def anonymous() -> Auth:
         "development only"
     )
     return _everyone
+
+
+def is_anonymous(auth: object) -> bool:
+    """Whether this is what `anonymous()` gives."""
+    return auth is _everyone
 
 
 def _everyone(request: object) -> Principal:

@@ -54,7 +54,7 @@ class Dashboard:
         auth: Auth | None = None,
         request_for_auth: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._meter = meter
+        self.meter = meter
         self.gate = Gate(auth, request_for_auth)
 
     def handle(self, request: Request, principal: Principal | Refusal) -> Response:
@@ -87,7 +87,7 @@ class Dashboard:
             case ["api", "v1", *path]:
                 if is_from_elsewhere(request):
                     return problem(403, "Only pages of this origin may ask: open the dashboard.")
-                return self._api(request, path, Questions(self._meter, principal))
+                return self._api(request, path, Questions(self.meter, principal))
         return _not_found()
 
     def _api(self, request: Request, path: list[str], questions: Questions) -> Response:

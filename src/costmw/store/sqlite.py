@@ -26,6 +26,7 @@ from costmw.errors import ConfigError, StoreBusy, StoreError
 from costmw.events import Record
 from costmw.store.fork_gate import ForkGate
 from costmw.store.migrations import migrations
+from costmw.store.sqlite_health import Health, health_of
 from costmw.store.sqlite_read import SqliteSnapshot, micros
 from costmw.store.sqlite_write import RecordInserter
 
@@ -126,18 +127,33 @@ class SqliteStore:
                 if not self.path.exists():
                     logger.warning("%s does not exist yet: making an empty store", self.path)
                 self.open()
-            gate = self._gate
-            with gate.inside():
-                connection = self._connect(read_only=True)
-                self._readers.add(connection)
-            try:
-                snapshot = SqliteSnapshot(connection, gate)
+            with self._reader() as connection:
+                snapshot = SqliteSnapshot(connection, self._gate)
                 snapshot.begin()
                 yield snapshot
-            finally:
-                with gate.inside():
-                    self._readers.discard(connection)
-                    connection.close()
+
+    @contextmanager
+    def snapshot_as_it_is(self) -> Iterator[SqliteSnapshot]:
+        """Open a view of a file that is there; nothing is made, migrated or locked.
+
+        Raises:
+            StoreError: when there is no file, or none of ours, or it cannot be read.
+        """
+        with self._translated(), self._reader() as connection:
+            self._refuse_foreign(connection)
+            snapshot = SqliteSnapshot(connection, self._gate)
+            snapshot.begin()
+            yield snapshot
+
+    def health(self, patience: float = 20.0) -> Health:
+        """Look at a file that is there, for `patience` seconds; nothing is changed.
+
+        Raises:
+            StoreError: when there is no file, or none of ours, or it cannot be read.
+        """
+        with self._translated(), self._reader() as connection, self._gate.inside():
+            self._refuse_foreign(connection)
+            return health_of(connection, patience)
 
     def fingerprint_key(self) -> bytes:
         """Read or make `<file>.key`, readable by the owner alone."""
@@ -185,6 +201,19 @@ class SqliteStore:
         self._readers.clear()
         self._gate.open(alone=True)
         self._turn = threading.Lock()
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read with, known to a fork."""
+        with self._gate.inside():
+            connection = self._connect(read_only=True)
+            self._readers.add(connection)
+        try:
+            yield connection
+        finally:
+            with self._gate.inside():
+                self._readers.discard(connection)
+                connection.close()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -214,6 +214,7 @@ def event_hooks(capture: Capture) -> dict[str, list[Callable[[Any], Any]]]:
             _received(capture, call, response, hide=False)
         return done
 
+    on_request.costmw = Following(capture)  # type: ignore[attr-defined]
     return {"request": [on_request], "response": [on_response]}
 
 

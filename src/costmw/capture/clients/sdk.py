@@ -53,6 +53,21 @@ def find_http_clients(target: Any) -> list[HttpClient]:
     )
 
 
+def sdk_of(cls: type) -> str | None:
+    """The package of the SDK that a class comes from, or from whose class it is derived."""
+    packages = (_package(base) for base in cls.__mro__ if isinstance(base.__module__, str))
+    return next((package for package in packages if package in _SDKS), None)
+
+
+def captures_of(client: Any) -> list[Capture]:
+    """Who records what an HTTP client sends: by `instrument()` first, then by event hooks."""
+    sender = client._endpoint.http_session if botocore.is_client(client) else client
+    wrapped = [vars(sender).get(name) for name in ("send", "_request", "_get_aiohttp_session")]
+    hooks = client.event_hooks.get("request", ()) if httpx.is_client(client) else ()
+    marks = [getattr(method, "costmw", None) for method in (*wrapped, *hooks)]
+    return [mark.capture for mark in marks if isinstance(mark, Following) and mark.capture]
+
+
 def _find(target: Any) -> Iterator[HttpClient]:
     if isinstance(target, type):
         return
