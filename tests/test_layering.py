@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "costmw"
 
 # From the bottom up: a part imports only what stands before it, or beside it in its own set.
 LAYERS: list[set[str]] = [
-    {"errors", "money", "events", "periods"},
+    {"errors", "hosts", "money", "events", "periods"},
     {"context"},
     {"providers"},
     {"price_list", "price_overrides", "pricing"},
@@ -130,6 +130,8 @@ def test_a_missing_package_is_an_error_that_names_the_pip_command(tmp_path: Path
     wanted = {
         "costmw.integrations.starlette": ("starlette", "costmw[fastapi]"),
         "costmw.integrations.flask": ("flask", "costmw[flask]"),
+        "costmw.proxy": ("httpx2", "costmw[proxy]"),
+        "costmw.proxy.server": ("uvicorn", "costmw[proxy]"),
         "costmw.testing": ("uvicorn", "costmw[testing]"),
     }
     for module, (package, extra) in wanted.items():

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from costmw.errors import ConfigError
+from costmw.hosts import own_host
 from costmw.price_overrides import PriceOverride
 
 Durability = Literal["commit", "process", "async"]
@@ -30,9 +31,10 @@ class Config:
     `batch_size`: events in one transaction at most. `time_zone`: the IANA zone in which
     days and months are counted; None keeps the store's own (UTC in a new one).
     `prices`: the user's own prices; `price_file`: a TOML file with more of them.
-    `hosts`: own gateways, host name to provider. `max_body_bytes`: a JSON response
-    that arrives as a stream is read up to this size. `idle_timeout`: seconds after which
-    a stream that nobody reads on is settled as `incomplete`.
+    `hosts`: own gateways, host to provider; a port is optional, `.internal` stands for all
+    below. `max_body_bytes`: a JSON response that arrives as a stream is read up to this
+    size. `idle_timeout`: seconds after which a stream that nobody reads on is settled as
+    `incomplete`.
     """
 
     durability: Durability = "commit"
@@ -59,6 +61,8 @@ class Config:
             raise ConfigError(f"ack_timeout is {self.ack_timeout!r} s, longer than anyone can wait")
         if self.time_zone is not None:
             zone(self.time_zone)
+        own = {own_host(host): provider for host, provider in self.hosts.items()}
+        object.__setattr__(self, "hosts", own)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:

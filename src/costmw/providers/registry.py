@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from costmw.errors import ConfigError
 from costmw.events import NO_TAGS
+from costmw.hosts import normal_host
 from costmw.providers import (
     anthropic,
     bedrock,
@@ -49,6 +50,10 @@ FAMILIES: Mapping[str, tuple[WireFormat, ...]] = {
 """Format families by name; the part of an `api` before the dot."""
 
 
+Api = str | tuple[str, ...] | None
+"""A wire format or family of them, several, or whatever the provider speaks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """Who bills: the OpenTelemetry name, the hosts, the formats spoken there.
@@ -83,7 +88,12 @@ PROVIDERS = (
     ),
     Provider(
         name="anthropic",
-        hosts=("api.anthropic.com",),
+        hosts=(
+            "api.anthropic.com",
+            # Run by Anthropic, billed through the cloud.
+            "aws-external-anthropic.*.api.aws",
+            "claude.googleapis.com",
+        ),
         families=("anthropic",),
         price_id="anthropic",
     ),
@@ -283,12 +293,13 @@ def find_provider(name: str) -> Provider:
 
 
 def provider_of_host(host: str, hosts: Mapping[str, str]) -> Provider | None:
-    """Who bills calls to `host`; `hosts` are the user's own, by host name."""
-    name, _, _ = host.partition(":")
-    if own := hosts.get(host) or hosts.get(name):
-        known = find_provider(own)
-        # A gateway that nobody knows may speak any format: the path tells.
-        return known if known.families else replace(known, families=tuple(FAMILIES))
+    """Who bills calls to `host`; `hosts` are the user's own, as `Config` has them."""
+    host = normal_host(host)
+    for own, name in hosts.items():
+        if own == host or re.fullmatch(_host_pattern(own), host):
+            known = find_provider(name)
+            # A gateway that nobody knows may speak any format: the path tells.
+            return known if known.families else replace(known, families=tuple(FAMILIES))
     return _known_provider(host)
 
 
@@ -316,7 +327,7 @@ def match(
     method: str,
     host: str,
     path: str,
-    api: str | None = None,
+    api: Api = None,
     provider: Provider | None = None,
     hosts: Mapping[str, str] = NO_TAGS,
 ) -> Match | None:
@@ -327,7 +338,8 @@ def match(
     """
     billed_by = provider or provider_of_host(host, hosts)
     if api is not None:
-        candidates = formats_of(api)
+        names = (api,) if isinstance(api, str) else api
+        candidates = tuple(wire for name in names for wire in formats_of(name))
     elif billed_by is not None:
         candidates = tuple(f for family in billed_by.families for f in FAMILIES[family])
     else:

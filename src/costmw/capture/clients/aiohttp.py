@@ -9,20 +9,21 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-from pydantic_core import to_json
 
 from costmw.capture.clients.aiohttp_stream import ContentTee
 from costmw.capture.clients.base import (
+    LOW,
     Capture,
     Following,
     FollowingAll,
     HttpRequest,
     followed,
     is_retry,
+    possibly_billed,
 )
-from costmw.capture.clients.urls import host_of, lower_names, url_request
+from costmw.capture.clients.urls import host_and_port, host_of, lower_names, url_request
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -85,14 +86,19 @@ async def _request(
     if call is None:
         return await original(method, url, **options)
     try:
-        with followed():
+        with followed(LOW, session):
             response = await original(method, url, **sent)
     except BaseException as error:
-        capture.failed(call, possibly_billed=_possibly_billed(error), retry=retry)
+        capture.failed(call, possibly_billed=possibly_billed(error), retry=retry)
         raise
     try:
         headers = lower_names(response.headers)
-        if capture.answered(call, response.status, headers, retry=retry):
+        if not capture.answered(call, response.status, headers, retry=retry):
+            await call.wait_async()
+        elif (body := response._body) is not None:  # a middleware has read it
+            capture.read(call, headers, body)
+            await call.wait_async()
+        else:
             encoding = "" if _decodes(session, options) else headers.get("content-encoding", "")
             tee = ContentTee(response.content, call, capture.reader(call, headers, encoding))
             capture.follow(tee, headers, hide=None if sent is options else "")
@@ -107,7 +113,7 @@ def _prepare(
 ) -> tuple[Call | None, Mapping[str, Any], bool]:
     """Start a call, give the options to send with, and whether this is a retry."""
     try:
-        if not _watches(capture, session, url):
+        if not _watches(capture, session, url) or followed.already(LOW, session):
             return None, options, False
         request = _http_request(session, method, url, options)
         retry = is_retry(request.headers)
@@ -127,9 +133,10 @@ def _watches(capture: Capture, session: Any, url: Any) -> bool:
             return capture.watches(host)
         # A relative one goes to the session's base.
         absolute = url if getattr(url, "absolute", False) else session._build_url(url)
-        host, port = absolute.host or "", absolute.explicit_port
-        return capture.watches(host if port is None else f"{host}:{port}")
-    except Exception as error:  # noqa: BLE001 - aiohttp says itself what is wrong with a URL
+        return capture.watches(host_and_port(absolute.host or "", absolute.explicit_port))
+    except (TypeError, ValueError):
+        return False  # aiohttp says itself what is wrong with a URL
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
         return False
 
@@ -139,7 +146,9 @@ def _http_request(session: Any, method: str, url: Any, options: Mapping[str, Any
     if params := options.get("params"):
         absolute = absolute.update_query(params)
     headers = {**lower_names(session.headers), **lower_names(dict(options.get("headers") or {}))}
-    return url_request(method.upper(), str(absolute), headers, _content(options))
+    asked = url_request(method.upper(), str(absolute), headers, _content(session, options))
+    value = options.get("json")
+    return asked if value is None else replace(asked, body=value if isinstance(value, dict) else {})
 
 
 def _decodes(session: Any, options: Mapping[str, Any]) -> bool:
@@ -148,31 +157,25 @@ def _decodes(session: Any, options: Mapping[str, Any]) -> bool:
     return bool(session.auto_decompress if asked is None else asked)
 
 
-def _content(options: Mapping[str, Any]) -> bytes | str | None:
+def _content(session: Any, options: Mapping[str, Any]) -> bytes | str | None:
     """The bytes that are sent; None for a form, a file or a stream."""
     if (value := options.get("json")) is not None:
-        return to_json(value)
+        text: str | bytes = session.json_serialize(value)
+        return text
     data = options.get("data")
     return bytes(data) if isinstance(data, bytearray | memoryview) else data
 
 
 def _replaced(options: Mapping[str, Any], content: bytes) -> Mapping[str, Any]:
     """The same request with another body, and an answer in bytes that are not compressed."""
-    headers = {
-        name: value
-        for name, value in dict(options.get("headers") or {}).items()
+    given = options.get("headers") or {}
+    headers = [
+        (name, value)
+        for name, value in (given.items() if hasattr(given, "items") else given)
         if str(name).lower() not in ("accept-encoding", "content-length")
-    }
-    if options.get("json") is not None:
-        headers.setdefault("Content-Type", "application/json")
-    headers["Accept-Encoding"] = "identity"
+    ]
+    names = {str(name).lower() for name, _ in headers}
+    if options.get("json") is not None and "content-type" not in names:
+        headers.append(("Content-Type", "application/json"))
+    headers.append(("Accept-Encoding", "identity"))
     return {**options, "json": None, "data": content, "headers": headers}
-
-
-_NEVER_SENT = {"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"}
-_SENT = {"CancelledError", "ClientError", "TimeoutError"}
-
-
-def _possibly_billed(error: BaseException) -> bool:
-    kinds = {cls.__name__ for cls in type(error).__mro__}
-    return bool(kinds & _SENT) and not kinds & _NEVER_SENT

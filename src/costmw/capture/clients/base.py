@@ -7,6 +7,7 @@ its method that sends is wrapped. Everything else is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from costmw.capture.hiding import UsageChunkHider, with_usage_asked
 from costmw.capture.reading import BodyReader, read_body
 from costmw.providers import registry
 from costmw.providers.base import Reading
-from costmw.providers.registry import Provider
+from costmw.providers.registry import Api, Provider
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -53,7 +54,7 @@ class Capture:
 
     Args:
         meter: where calls are recorded.
-        api: the wire format; None leaves it to the host and path.
+        api: the wire format, or several; None leaves it to the host and path.
         provider: who bills, whatever the host.
         usual: who bills where the host says nothing.
         include_usage: ask chat streams for usage, which they leave out otherwise.
@@ -62,7 +63,7 @@ class Capture:
     def __init__(
         self,
         meter: Meter,
-        api: str | None = None,
+        api: Api = None,
         provider: str | None = None,
         *,
         usual: str | None = None,
@@ -85,9 +86,7 @@ class Capture:
         return registry.provider_of_host(host, self.meter.config.hosts) is not None
 
     def begin(self, request: HttpRequest) -> Call | None:
-        """Start a call; None when the request is none of ours, or is followed already."""
-        if followed.already():
-            return None
+        """Start a call; None when the request is none of ours."""
         hosts = self.meter.config.hosts
         provider = self.provider
         if provider is None and self.usual is not None:
@@ -118,6 +117,7 @@ class Capture:
             and match.format.include_usage
             and request.content
             and request.body
+            and not _is_signed(request.headers)
             and _takes_stream_usage(match.provider, request.params)
         ):
             return None
@@ -189,14 +189,20 @@ FollowingAll = Following[Capture | None]
 _sending: ContextVar[followed | None] = ContextVar("costmw_sending", default=None)
 
 
-class followed:  # noqa: N801 - reads as what it says: `with followed(): send(request)`
-    """Send a request that is followed: what clients beneath send for it is no other call.
+class followed:  # noqa: N801 - reads as what it says: `with followed(...): send(request)`
+    """Send a request that is followed: what is sent for it beneath is no other call.
 
-    A task that is started meanwhile inherits the context, but not for longer than the
-    request takes.
+    That is whatever the same client sends (a redirect), what is sent of the same request,
+    and all that goes through a lower library; `level` is the library's. A task that is
+    started meanwhile inherits the context, but not for longer than the request takes.
     """
 
-    __slots__ = ("_active", "_token")
+    __slots__ = ("_active", "_client", "_level", "_request", "_token")
+
+    def __init__(self, level: int, client: object, request: object = None) -> None:
+        self._level = level
+        self._client = client
+        self._request = request
 
     def __enter__(self) -> None:
         self._active = True
@@ -204,13 +210,27 @@ class followed:  # noqa: N801 - reads as what it says: `with followed(): send(re
 
     def __exit__(self, *error: object) -> None:
         self._active = False
-        _sending.reset(self._token)
+        # Whoever steps the host's coroutine by hand may end it in another context.
+        with suppress(ValueError):
+            _sending.reset(self._token)
 
     @staticmethod
-    def already() -> bool:
-        """Whether a client above this one follows the request that is being sent here."""
-        sending = _sending.get()
-        return sending is not None and sending._active
+    def already(level: int, client: object, request: object = None) -> bool:
+        """Whether a request that is to be sent belongs to one that is followed above."""
+        above = _sending.get()
+        return (
+            above is not None
+            and above._active
+            and (
+                level < above._level
+                or (client is not None and client is above._client)
+                or (request is not None and request is above._request)
+            )
+        )
+
+
+HIGH, LOW = 2, 1
+"""Levels of libraries: some send through aiohttp, and none of these through another."""
 
 
 def json_object(content: bytes | str | None) -> Mapping[str, Any]:
@@ -247,6 +267,41 @@ def api_key_of(headers: Mapping[str, str], params: Mapping[str, str]) -> str | N
 def is_retry(headers: Mapping[str, str]) -> bool:
     """Whether the SDK says that this is not its first attempt (Stainless SDKs do)."""
     return headers.get("x-stainless-retry-count", "0") not in ("", "0")
+
+
+# Raised before anything is sent, by their names: none of the libraries is imported here.
+_NEVER_SENT = {
+    *("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"),
+    *("LocalProtocolError", "InvalidURL", "InvalidSchema", "MissingSchema", "InvalidHeader"),
+    *("RetryError", "SSLError", "TooManyRedirects"),
+    *("ClientConnectorError", "ConnectionTimeoutError"),
+    *("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"),
+    *("AttributeError", "LookupError", "RuntimeError", "TypeError", "ValueError"),
+}
+
+
+def possibly_billed(error: BaseException) -> bool:
+    """Whether a request may have reached the provider, which may have worked then.
+
+    In doubt it has: a timeout or an interrupt may come at any time.
+    """
+    response = getattr(error, "response", None)
+    status = getattr(error, "status", None) or getattr(response, "status_code", None)
+    if isinstance(status, int) and status:
+        return 200 <= status < 300
+    cause: Any = error.args[0] if error.args else None
+    if type(cause).__name__ == "MaxRetryError":  # of urllib3, below requests
+        return type(cause.reason).__name__ in ("ProtocolError", "ReadTimeoutError")
+    return not _NEVER_SENT & {cls.__name__ for cls in type(error).__mro__}
+
+
+_SIGNED = ("content-digest", "content-md5", "digest", "signature", "x-amz-content-sha256")
+
+
+def _is_signed(headers: Mapping[str, str]) -> bool:
+    """Whether the body may not be changed any more, since something vouches for it."""
+    scheme = headers.get("authorization", "").partition(" ")[0].lower()
+    return scheme not in ("", "basic", "bearer") or any(name in headers for name in _SIGNED)
 
 
 def _model(body: Mapping[str, Any]) -> str | None:

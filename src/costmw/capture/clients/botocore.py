@@ -7,11 +7,19 @@ formats of Bedrock are read from; retries are botocore's, above it.
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from costmw.capture.clients.base import Capture, Following, FollowingAll, followed
+from costmw.capture.clients.base import (
+    HIGH,
+    Capture,
+    Following,
+    FollowingAll,
+    followed,
+    possibly_billed,
+)
 from costmw.capture.clients.urllib3_stream import follow_raw
 from costmw.capture.clients.urls import host_of, lower_names, url_request
 
@@ -29,6 +37,11 @@ def is_client(target: object) -> bool:
 def is_session(target: object) -> bool:
     """Whether it is a session of boto3 or botocore, which clients are made from."""
     return _is_a(target, "Session", "boto3.session") or _is_a(target, "Session", "botocore.session")
+
+
+def is_async(client: Any) -> bool:
+    """Whether it is a client of aiobotocore, which sends through aiohttp."""
+    return inspect.iscoroutinefunction(client._endpoint.http_session.send)
 
 
 def _is_a(target: object, name: str, module: str) -> bool:
@@ -61,7 +74,8 @@ def instrument_session(session: Any, capture: Capture) -> None:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             try:
-                instrument_client(self, capture)
+                if not is_async(self):
+                    instrument_client(self, capture)
             except Exception as error:  # noqa: BLE001 - the app's client is made in any case
                 capture.meter.fault(error, "a client of a boto3 session")
 
@@ -94,10 +108,10 @@ def _send(capture: Capture, original: Callable[[Any], Any], request: Any) -> Any
         return original(request)
     retry = _is_retry(request)
     try:
-        with followed():
+        with followed(HIGH, None, request):
             response = original(request)
     except BaseException as error:
-        capture.failed(call, possibly_billed=type(error).__name__ in _POSSIBLY_BILLED, retry=retry)
+        capture.failed(call, possibly_billed=possibly_billed(error), retry=retry)
         raise
     try:
         headers = lower_names(response.headers)
@@ -117,15 +131,14 @@ def _begin(capture: Capture, request: Any) -> Call | None:
     try:
         if not capture.watches(host_of(getattr(request, "url", None))):
             return None
+        if followed.already(HIGH, None, request):
+            return None
         return capture.begin(
             url_request(request.method, request.url, request.headers, request.body)
         )
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
         return None
-
-
-_POSSIBLY_BILLED = {"ConnectionClosedError", "HTTPClientError", "ReadTimeoutError"}
 
 
 def _is_retry(request: Any) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from costmw.capture.clients.base import (
+    HIGH,
     Capture,
     Following,
     FollowingAll,
@@ -21,8 +22,10 @@ from costmw.capture.clients.base import (
     followed,
     is_retry,
     json_object,
+    possibly_billed,
 )
 from costmw.capture.clients.httpx_stream import tee_around
+from costmw.capture.clients.urls import host_and_port
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -51,10 +54,10 @@ def instrument_client(client: Any, capture: Capture) -> None:
     following = Following(capture)
 
     def send(request: Any, **options: Any) -> Any:
-        return _sync_send(following.capture, original, request, options)
+        return _sync_send(following.capture, original, reference(), request, options)
 
     async def asend(request: Any, **options: Any) -> Any:
-        return await _async_send(following.capture, original, request, options)
+        return await _async_send(following.capture, original, reference(), request, options)
 
     client.send = asend if hasattr(client, "aclose") else send
     client.send.costmw = following
@@ -73,7 +76,7 @@ def wrap_sync(original: Callable[..., Any], following: FollowingAll) -> Callable
         capture = following.capture
         if capture is None or not _watches(capture, request):
             return original(self, request, **options)
-        return _sync_send(capture, functools.partial(original, self), request, options)
+        return _sync_send(capture, functools.partial(original, self), self, request, options)
 
     return send
 
@@ -86,7 +89,8 @@ def wrap_async(original: Callable[..., Any], following: FollowingAll) -> Callabl
         capture = following.capture
         if capture is None or not _watches(capture, request):
             return await original(self, request, **options)
-        return await _async_send(capture, functools.partial(original, self), request, options)
+        send = functools.partial(original, self)
+        return await _async_send(capture, send, self, request, options)
 
     return send
 
@@ -94,14 +98,15 @@ def wrap_async(original: Callable[..., Any], following: FollowingAll) -> Callabl
 def _sync_send(
     capture: Capture,
     original: Callable[..., Any],
+    client: object,
     request: Any,
     options: Mapping[str, Any],
 ) -> Any:
-    call, sent = _prepare(capture, request, streamed=options.get("stream", False))
+    call, sent = _prepare(capture, client, request, streamed=options.get("stream", False))
     if call is None:
         return original(request, **options)
     try:
-        with followed():
+        with followed(HIGH, client, sent):
             response = original(sent, **options)
     except BaseException as error:
         _failed(capture, call, sent, error)
@@ -114,14 +119,15 @@ def _sync_send(
 async def _async_send(
     capture: Capture,
     original: Callable[..., Any],
+    client: object,
     request: Any,
     options: Mapping[str, Any],
 ) -> Any:
-    call, sent = _prepare(capture, request, streamed=options.get("stream", False))
+    call, sent = _prepare(capture, client, request, streamed=options.get("stream", False))
     if call is None:
         return await original(request, **options)
     try:
-        with followed():
+        with followed(HIGH, client, sent):
             response = await original(sent, **options)
     except BaseException as error:
         _failed(capture, call, sent, error)
@@ -131,10 +137,12 @@ async def _async_send(
     return response
 
 
-def _prepare(capture: Capture, request: Any, *, streamed: bool) -> tuple[Call | None, Any]:
+def _prepare(
+    capture: Capture, client: object, request: Any, *, streamed: bool
+) -> tuple[Call | None, Any]:
     """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
     try:
-        if not _watches(capture, request):
+        if not _watches(capture, request) or followed.already(HIGH, client, request):
             return None, request
         neutral = _http_request(request)
         call = capture.begin(neutral)
@@ -169,23 +177,8 @@ def _received(capture: Capture, call: Call, response: Any, *, hide: bool) -> boo
     return False
 
 
-# Raised once a request is on its way: the provider may have worked, and may bill it.
-_POSSIBLY_BILLED = {
-    "CancelledError",
-    "DecodingError",
-    "ReadError",
-    "ReadTimeout",
-    "RemoteProtocolError",
-    "WriteTimeout",
-}
-
-
 def _failed(capture: Capture, call: Call, request: Any, error: BaseException) -> None:
-    capture.failed(
-        call,
-        possibly_billed=type(error).__name__ in _POSSIBLY_BILLED,
-        retry=is_retry(request.headers),
-    )
+    capture.failed(call, possibly_billed=possibly_billed(error), retry=is_retry(request.headers))
 
 
 class _Done:
@@ -202,7 +195,7 @@ def event_hooks(capture: Capture) -> dict[str, list[Callable[[Any], Any]]]:
 
     def on_request(request: Any) -> _Done:
         if _MARK not in request.extensions:
-            call, _ = _prepare(capture, request, streamed=False)
+            call, _ = _prepare(capture, None, request, streamed=False)
             if call is not None:
                 request.extensions[_MARK] = (capture, call)
         return done
@@ -222,7 +215,7 @@ def _watches(capture: Capture, request: Any) -> bool:
     try:
         url = request.url
         port = url.port
-        return capture.watches(url.host if port is None else f"{url.host}:{port}")
+        return capture.watches(url.host if port is None else host_and_port(url.host, port))
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
         return False
@@ -234,7 +227,7 @@ def _http_request(request: Any) -> HttpRequest:
     body = json_object(content)
     return HttpRequest(
         method=request.method,
-        host=url.host if url.port is None else f"{url.host}:{url.port}",
+        host=host_and_port(url.host, url.port),
         path=url.path,
         headers=request.headers,
         params=url.params,

@@ -94,6 +94,7 @@ def unfollow_all(meter: object) -> None:
         for wrapped in list(_wrapped):
             if wrapped.is_outermost:
                 setattr(wrapped.owner, wrapped.name, wrapped.original)
+            if not _is_ours(getattr(wrapped.owner, wrapped.name)):
                 _wrapped.remove(wrapped)
 
 
@@ -103,9 +104,19 @@ def _wrap_module(module: ModuleType | None) -> None:
             return
         for class_name, name, wrap in _METHODS[module.__name__]:
             owner = getattr(module, class_name)
-            if any(wrapped.owner is owner and wrapped.name == name for wrapped in _wrapped):
-                continue
             original = getattr(owner, name)
+            if _is_ours(original):
+                continue
             wrapper = wrap(original, _following)
             setattr(owner, name, wrapper)
             _wrapped.append(_Wrapped(owner, name, original, wrapper))
+
+
+def _is_ours(method: Any) -> bool:
+    """Whether a method is a wrapper of ours, or another tool's around one of ours."""
+    ours = [wrapped.wrapper for wrapped in _wrapped]
+    while method is not None:
+        if method in ours:
+            return True
+        method = getattr(method, "__wrapped__", None)
+    return False

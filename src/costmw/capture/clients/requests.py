@@ -12,14 +12,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from costmw.capture.clients.base import (
+    HIGH,
     Capture,
     Following,
     FollowingAll,
     followed,
     is_retry,
+    possibly_billed,
 )
 from costmw.capture.clients.urllib3_stream import follow_raw
 from costmw.capture.clients.urls import host_of, lower_names, url_request
+from costmw.providers.base import Reading
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -46,7 +49,7 @@ def instrument_session(session: Any, capture: Capture) -> None:
     def send(request: Any, **options: Any) -> Any:
         session = reference()
         stream = options.get("stream", getattr(session, "stream", False))
-        return _send(following.capture, original, request, options, streamed=bool(stream))
+        return _send(following.capture, original, session, request, options, bool(stream))
 
     session.send = send
     session.send.costmw = following
@@ -67,7 +70,7 @@ def wrap(original: Callable[..., Any], following: FollowingAll) -> Callable[...,
             return original(self, request, **options)
         stream = options.get("stream", self.stream)
         send = functools.partial(original, self)
-        return _send(capture, send, request, options, streamed=bool(stream))
+        return _send(capture, send, self, request, options, bool(stream))
 
     return send
 
@@ -75,20 +78,20 @@ def wrap(original: Callable[..., Any], following: FollowingAll) -> Callable[...,
 def _send(
     capture: Capture,
     original: Callable[..., Any],
+    session: object,
     request: Any,
     options: Mapping[str, Any],
-    *,
     streamed: bool,
 ) -> Any:
-    call, sent = _prepare(capture, request, streamed=streamed)
+    call, sent = _prepare(capture, session, request, streamed=streamed)
     if call is None:
         return original(request, **options)
     try:
-        with followed():
+        with followed(HIGH, session, sent):
             response = original(sent, **options)
     except BaseException as error:
         capture.failed(
-            call, possibly_billed=_possibly_billed(error), retry=is_retry(request.headers)
+            call, possibly_billed=possibly_billed(error), retry=is_retry(request.headers)
         )
         raise
     try:
@@ -96,20 +99,26 @@ def _send(
             call, response.status_code, response.headers, retry=is_retry(request.headers)
         ):
             call.wait()
-        elif streamed:
+        elif not streamed or getattr(response, "_content_consumed", False):
+            capture.read(call, lower_names(response.headers), response.content)
+            call.wait()
+        elif hasattr(response.raw, "stream"):
             follow_raw(capture, call, response, hide=sent is not request)
         else:
-            capture.read(call, lower_names(response.headers), response.content)
+            what = type(response.raw).__name__
+            call.settle(Reading(unreadable=True, problem=f"its body is a {what}, unread"), "end")
             call.wait()
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a response")
     return response
 
 
-def _prepare(capture: Capture, request: Any, *, streamed: bool) -> tuple[Call | None, Any]:
+def _prepare(
+    capture: Capture, session: object, request: Any, *, streamed: bool
+) -> tuple[Call | None, Any]:
     """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
     try:
-        if not _watches(capture, request):
+        if not _watches(capture, request) or followed.already(HIGH, session, request):
             return None, request
         neutral = url_request(request.method, request.url, request.headers, request.body)
         call = capture.begin(neutral)
@@ -133,18 +142,3 @@ def _replaced(request: Any, content: bytes) -> Any:
     replaced.headers["content-length"] = str(len(content))
     replaced.headers["accept-encoding"] = "identity"
     return replaced
-
-
-_NEVER_SENT = {"ConnectTimeout", "InvalidURL", "ProxyError", "RetryError", "SSLError"}
-_SENT = {"ChunkedEncodingError", "ConnectionError", "ContentDecodingError", "ReadTimeout"}
-
-
-def _possibly_billed(error: BaseException) -> bool:
-    """Whether the request was on its way: a `ConnectionError` is raised before and after."""
-    kinds = {cls.__name__ for cls in type(error).__mro__}
-    if kinds & _NEVER_SENT or not kinds & _SENT:
-        return False
-    cause: Any = error.args[0] if error.args else None
-    if type(cause).__name__ == "MaxRetryError":
-        return type(cause.reason).__name__ in ("ProtocolError", "ReadTimeoutError")
-    return True

@@ -13,6 +13,7 @@ from typing import Any
 from costmw.capture.clients import aiohttp, botocore, httpx, requests
 from costmw.capture.clients.base import Capture, Following
 from costmw.errors import ConfigError
+from costmw.providers.registry import Api
 
 KNOWN = (
     "the clients of openai, anthropic, google-genai, mistralai, groq, cohere and ollama (sync, "
@@ -30,7 +31,7 @@ class HttpClient:
 
     client: Any
     instrument: Callable[[Any, Capture], None]
-    api: str | None = None
+    api: Api = None
     usual: str | None = None
 
 
@@ -101,10 +102,15 @@ def _boto_client(target: Any) -> Iterator[HttpClient]:
             f"cannot instrument a boto3 client of {service}, which bills no tokens; known are "
             f"{' and '.join(botocore.SERVICES)}"
         )
+    if botocore.is_async(target):
+        raise ConfigError(
+            "cannot instrument a client of aiobotocore by itself; meter.instrument_all() follows "
+            "the aiohttp below it"
+        )
     yield HttpClient(target, botocore.instrument_client, "bedrock", "aws.bedrock")
 
 
-def _of_httpx(clients: Iterable[Any], api: str, usual: str | None = None) -> Iterator[HttpClient]:
+def _of_httpx(clients: Iterable[Any], api: Api, usual: str | None = None) -> Iterator[HttpClient]:
     for client in clients:
         if httpx.is_client(client):
             yield HttpClient(client, httpx.instrument_client, api, usual)
@@ -114,14 +120,18 @@ def _openai(target: Any) -> Iterator[HttpClient]:
     return _of_httpx([getattr(target, "_client", None)], "openai")
 
 
+_CLAUDE = ("anthropic", "bedrock", "google")
+"""What Anthropic's clients speak: their own API, and those of the clouds that have Claude."""
+
+
 def _anthropic(target: Any) -> Iterator[HttpClient]:
-    clients = [getattr(target, "_client", None)]
-    name = type(target).__name__
-    if "Bedrock" in name:
-        return _of_httpx(clients, "bedrock", "aws.bedrock")
-    if "Vertex" in name or "GoogleCloud" in name:
-        return _of_httpx(clients, "google", "gcp.vertex_ai")
-    return _of_httpx(clients, "anthropic")
+    names = " ".join(cls.__name__ for cls in type(target).__mro__ if _package(cls) == "anthropic")
+    usual = None
+    if "Bedrock" in names:
+        usual = "aws.bedrock"
+    elif "Vertex" in names:
+        usual = "gcp.vertex_ai"
+    return _of_httpx([getattr(target, "_client", None)], _CLAUDE, usual)
 
 
 def _groq(target: Any) -> Iterator[HttpClient]:

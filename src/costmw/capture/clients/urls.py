@@ -12,7 +12,19 @@ from costmw.capture.clients.base import HttpRequest, json_object
 def host_of(url: object) -> str:
     """The host of a URL, with its port where it has one; empty where it makes no sense."""
     parts = url.split("/", 3) if isinstance(url, str) else ()
-    return parts[2].rpartition("@")[2].lower() if len(parts) > 2 else ""
+    if len(parts) < 3:
+        return ""
+    host = parts[2]
+    if "?" in host or "#" in host:
+        host = host.partition("?")[0].partition("#")[0]
+    return host.rpartition("@")[2]
+
+
+def host_and_port(host: str, port: int | None) -> str:
+    """A host and its port in one text; an IPv6 address stands in brackets."""
+    if port is None:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def url_request(
