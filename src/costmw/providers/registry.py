@@ -260,7 +260,8 @@ _BY_PRICE_ID = {provider.price_id: provider for provider in reversed(PROVIDERS)}
 def _host_pattern(host: str) -> str:
     pattern = re.escape(host).replace(r"\*", "[a-z0-9-]+")
     pattern = rf"[a-z0-9.-]+{pattern}" if host.startswith(".") else pattern
-    return pattern if ":" in host else rf"{pattern}(?::\d+)?"
+    has_port = ":" in host and not host.endswith("]")
+    return pattern if has_port else rf"{pattern}(?::\d+)?"
 
 
 _HOSTS = [
