@@ -15,7 +15,8 @@ from typing import Any
 from costmw import Meter
 from costmw.proxy import ProxyConfig, Upstream, proxy_app
 from costmw.proxy.app import ProxyApp
-from costmw.proxy.server import ProxyProtocol, listen, server_of
+from costmw.proxy.protocol import ProxyProtocol
+from costmw.proxy.server import listen, server_of
 
 DEADLINE = 20.0
 
@@ -63,7 +64,12 @@ class Proxy:
 
 @contextmanager
 def serve(
-    meter: Meter, config: ProxyConfig | None = None, *, app: Any = None, head_seconds: float = 15.0
+    meter: Meter,
+    config: ProxyConfig | None = None,
+    *,
+    app: Any = None,
+    head_seconds: float = 15.0,
+    port: int = 0,
 ) -> Iterator[Proxy]:
     """Serve a proxy as the command does; `app` is one that it is mounted in, if any."""
     proxy = proxy_app(meter, config)
@@ -72,7 +78,7 @@ def serve(
         pass
 
     Protocol.head_seconds = head_seconds
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     port = listener.getsockname()[1]
     server = server_of(app(proxy) if app else proxy, Protocol)
     loops: list[asyncio.AbstractEventLoop] = []

@@ -634,18 +634,9 @@ def test_a_loop_is_noticed(meter: Meter) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     upstreams = {"self": Upstream(f"http://127.0.0.1:{port}/self", "openai")}
-    from costmw.proxy import server as module
-
-    original = module.listen
-    import proxies
-
-    try:
-        proxies.listen = lambda host, _: original(host, port)  # type: ignore[assignment]
-        with serve(meter, ProxyConfig(upstreams=upstreams)) as p:
-            assert exchange(p.port, request("/self/v1/chat/completions"))[0] == 508
-            assert exchange(p.port, request("/self/v1/models", b"", method="GET"))[0] == 508
-    finally:
-        proxies.listen = original
+    with serve(meter, ProxyConfig(upstreams=upstreams), port=port) as p:
+        assert exchange(p.port, request("/self/v1/chat/completions"))[0] == 508
+        assert exchange(p.port, request("/self/v1/models", b"", method="GET"))[0] == 508
 
 
 def test_more_requests_than_allowed_are_refused(meter: Meter, provider: FakeProvider) -> None:

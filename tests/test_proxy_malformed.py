@@ -354,7 +354,7 @@ def test_a_client_that_says_nothing_is_turned_away(meter: Meter) -> None:
 def test_a_client_that_reads_nothing_is_cut_off(
     meter: Meter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from costmw.proxy.server import ProxyProtocol
+    from costmw.proxy.protocol import ProxyProtocol
 
     monkeypatch.setattr(ProxyProtocol, "read_seconds", 0.3)
 

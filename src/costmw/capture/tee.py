@@ -1,7 +1,9 @@
 """The tee: a response stream that hands every chunk on and looks at it as it passes.
 
-Nothing is buffered or delayed, and no error of ours gets in the way. The last chunk is
-handed on once the row is committed, so that what the app has seen whole is recorded.
+Chunks are handed on as they come, and no error of ours gets in the way. Two things wait:
+where usage was asked for on the app's behalf, the bytes of an event that is not whole yet;
+and the last chunk, until the row is committed, so that what the app has seen whole is
+recorded.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class Tee:
         self._chunks = 0
         self._chunks_before = 0
         self._quiet_since_ns = time.monotonic_ns()
+        # A copy shares the call, and does not end it by being dropped.
+        self._original = id(self)
 
     def hide_usage(self, hider: UsageChunkHider, encoding: str) -> None:
         """Take the usage chunk out; the bytes handed on are then decoded ones."""
@@ -90,8 +94,42 @@ class Tee:
 
     def __getattr__(self, name: str) -> Any:
         # httpx2 reads `elapsed`, and SDKs keep things of their own, on the stream.
-        return getattr(self.__dict__["_inner"], name)
+        inner = self.__dict__.get("_inner")
+        if inner is None:  # not made yet: a copy is asked what it has before it has anything
+            raise AttributeError(name)
+        return getattr(inner, name)
 
     def __del__(self) -> None:
-        if "_settled" in self.__dict__:
+        if self.__dict__.get("_original") == id(self):
             self.abandon()
+
+
+class BodyTee(Tee):
+    """A tee that is read from, in pieces of the app's choice.
+
+    It passes for what it stands for in `isinstance`, and does itself whatever gives bytes;
+    the rest it leaves to the original.
+    """
+
+    def __init__(self, inner: Any, call: Call, reader: BodyReader) -> None:
+        super().__init__(inner, call, reader)
+        # What was looked at, and not asked for yet.
+        self._passed = bytearray()
+        self._ended = False
+
+    @property
+    def __class__(self) -> Any:
+        return type(self.__dict__.get("_inner", self))
+
+    def _note(self, data: bytes | None, *, last: bool) -> None:
+        """Look at what came, and let it pass; what comes after the end passes unseen."""
+        if data:
+            self._passed += data if self._ended else self._look(data)
+        if last and not self._ended:
+            self._ended = True
+            self._passed += self._end()
+
+    def _take(self, n: int | None) -> bytes:
+        taken = bytes(self._passed if n is None or n < 0 else self._passed[:n])
+        del self._passed[: len(taken)]
+        return taken

@@ -116,7 +116,6 @@ class Exchange:
             self._headers,
             host=destination.host.encode(),
             drop=self._drop,
-            encodings=None,
             via=self._via,
         )
         if destination.key is not None:

@@ -101,17 +101,10 @@ def check_head(headers: RawHeaders) -> None:
         )
 
 
-def to_upstream(
-    headers: RawHeaders, *, host: bytes, drop: Set[bytes], encodings: bytes | None, via: bytes
-) -> RawHeaders:
-    """The headers of a request to send on; the caller adds the body's length and the key.
-
-    `encodings`: what the answer may be encoded in; None where nothing was said.
-    """
+def to_upstream(headers: RawHeaders, *, host: bytes, drop: Set[bytes], via: bytes) -> RawHeaders:
+    """The headers of a request to send on; the caller adds length, encodings and key."""
     dropped = HOP_BY_HOP | OURS | drop | _named_by_connection(headers)
     passed = [(b"host", host), *(pair for pair in headers if pair[0] not in dropped)]
-    if encodings is not None:
-        passed.append((b"accept-encoding", encodings))
     passed.append((b"via", b", ".join([*values(headers, b"via"), via])))
     return passed
 

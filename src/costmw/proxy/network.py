@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from costmw.errors import MissingExtra
+from costmw.proxy.connecting import first_connected
 
 try:
     import httpcore2
@@ -22,10 +23,6 @@ except ImportError as error:
 
 AT_ONCE = 64 * 1024
 """Bytes that are gathered, and bytes that wait to be read, before anyone has to wait."""
-
-
-STAGGER = 0.25
-"""Seconds after which the next address of a host is tried beside those before (RFC 8305)."""
 
 
 class Backend(httpcore2.AsyncNetworkBackend):
@@ -44,7 +41,7 @@ class Backend(httpcore2.AsyncNetworkBackend):
         try:
             async with asyncio.timeout(timeout):
                 addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                connected = await _first_connected(addresses)
+                connected = await first_connected(addresses)
                 try:
                     _, stream = await loop.create_connection(Stream, sock=connected)
                 except BaseException:
@@ -59,50 +56,6 @@ class Backend(httpcore2.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
-
-
-async def _first_connected(addresses: list[Any]) -> socket.socket:
-    """A socket that is connected to the first address that answers.
-
-    asyncio can do this too, and loses a socket where it is cancelled meanwhile.
-    """
-    attempts: list[asyncio.Task[socket.socket]] = []
-    winner = None
-    left = list(addresses)
-    try:
-        while winner is None:
-            if left:
-                attempts.append(asyncio.create_task(_connected(left.pop(0))))
-            running = [attempt for attempt in attempts if not attempt.done()]
-            if running:
-                await asyncio.wait(
-                    running,
-                    timeout=STAGGER if left else None,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            ended = [attempt for attempt in attempts if attempt.done()]
-            winner = next((one for one in ended if one.exception() is None), None)
-            if winner is None and not left and len(ended) == len(attempts):
-                break
-        return (winner or attempts[0]).result()
-    finally:
-        for attempt in attempts:
-            if not attempt.done():
-                attempt.cancel()
-            elif attempt is not winner and attempt.exception() is None:
-                attempt.result().close()
-
-
-async def _connected(address: Any) -> socket.socket:
-    family, kind, protocol, _, where = address
-    connection = socket.socket(family, kind, protocol)
-    try:
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, where)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 class Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
