@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import other_requests, read_and_price, stream_chunk
+from benchmarks import other_requests, proxy, read_and_price, stream_chunk
 
-for benchmark in (read_and_price, stream_chunk, other_requests):
+for benchmark in (read_and_price, stream_chunk, other_requests, proxy):
     print(f"\n== {benchmark.__name__}: {benchmark.__doc__}")
     benchmark.run()

@@ -37,8 +37,9 @@ def own_host(host: str) -> str:
     """
     normal = normal_host(host.strip())
     if not _PATTERN.fullmatch(normal):
+        shown = "a URL with a user" if "@" in host else repr(host)
         raise ConfigError(
-            f"hosts has {host!r}; use a host such as 'llm.internal', 'llm.internal:8000' or "
+            f"hosts has {shown}; use a host such as 'llm.internal', 'llm.internal:8000' or "
             "'.internal', without a scheme or path"
         )
     return normal

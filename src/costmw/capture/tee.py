@@ -117,7 +117,7 @@ class BodyTee(Tee):
         self._passed = bytearray()
         self._ended = False
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(self.__dict__.get("_inner", self))
 

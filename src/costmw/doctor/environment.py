@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from costmw.config import VARIABLES, Config, enabled_from_environment, store_from_environment
 from costmw.doctor.case import Case
 from costmw.doctor.finding import Finding
-from costmw.doctor.urls import host_in, told
+from costmw.doctor.urls import told
 from costmw.errors import ConfigError
 from costmw.price_overrides import load_overrides
 from costmw.providers.registry import find_provider, provider_of_host
@@ -111,15 +111,6 @@ def check_hosts(case: Case) -> Iterator[Finding]:
     for config in (case.config, *(meter.config for meter in case.meters)):
         hosts |= {host: (provider, config) for host, provider in config.hosts.items()}
     for host, (provider, config) in hosts.items():
-        if plain := _not_plain(host):
-            yield Finding(
-                "error",
-                "hosts-never-match",
-                f"hosts has {told(host)!r}, which matches no request: only a host name in small "
-                "letters does, with or without a port.",
-                f"Write {plain}={provider}.",
-            )
-            continue
         known, billed_by = provider_of_host(host, {}), find_provider(provider)
         if known is not None and known.name != billed_by.name:
             yield Finding(
@@ -138,12 +129,6 @@ def check_hosts(case: Case) -> Iterator[Finding]:
                 f"Name the provider whose prices hold there ({host}=openai), or add "
                 f"[[price]] entries with provider = {provider!r}.",
             )
-
-
-def _not_plain(host: str) -> str | None:
-    """What was probably meant by a host that can match nothing; None when it is a plain one."""
-    plain = host_in(host)
-    return plain if plain != host else None
 
 
 def _has_prices(config: Config, provider: str) -> bool:

@@ -132,9 +132,13 @@ class MessageStream:
 
     The cache's 5m/1h split is in `message_start` only; each `message_delta` carries
     running totals that replace its values key by key, never the object as a whole.
+
+    Args:
+        goes_on: what comes after the totals counts too, as in Bedrock's streams.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, goes_on: bool = False) -> None:
+        self._goes_on = goes_on
         self._answer = AnswerLength()
         self.reading = Reading(problem=CUT_SHORT, answer=self._answer)
         self._usage: dict[str, Any] = {}
@@ -159,7 +163,8 @@ class MessageStream:
             body = json_object(data)
             self._merge(part(body, "usage"))
             # Not every reader goes on to message_stop: LiteLLM leaves the stream here.
-            self.reading.finished = text(part(body, "delta"), "stop_reason") is not None
+            stopped = text(part(body, "delta"), "stop_reason") is not None
+            self.reading.finished = stopped and not self._goes_on
         elif name == "message_stop":
             self.reading.finished = True
         elif name == "content_block_delta":

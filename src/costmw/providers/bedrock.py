@@ -188,7 +188,7 @@ class InvokeStream:
         if b'"amazon-bedrock-guardrailAction"' in chunk:
             _guarded(self.reading)
         if self._claude is None and b'"message_start"' in chunk:
-            self._claude = MessageStream()
+            self._claude = MessageStream(goes_on=True)
             self.reading.answer = self._claude.reading.answer
             self._claude.reading = self.reading
         if self._claude is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from costmw.capture.clients.urls import lower_names
-from costmw.capture.tee import Tee
+from costmw.capture.tee import BodyTee
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,68 +26,126 @@ def follow_raw(capture: Capture, call: Call, response: Any, *, hide: bool) -> No
         response.raw,
         call,
         lambda decoded: capture.reader(call, headers, "" if decoded else encoding),
+        encoded=bool(encoding),
     )
     # The bytes that are read are decoded ones by then.
     capture.follow(tee, headers, hide="" if hide else None)
     response.raw = tee
 
 
-class RawTee(Tee):
+class RawTee(BodyTee):
     """Reads like the response that it stands for.
 
     Whether the bytes are decoded is up to whoever reads; `reader` makes a reader for
-    either, given whether they are.
+    either, given whether they are. `encoded` says whether there is something to decode.
     """
 
-    def __init__(self, inner: Any, call: Call, reader: Callable[[bool], BodyReader]) -> None:
+    def __init__(
+        self, inner: Any, call: Call, reader: Callable[[bool], BodyReader], *, encoded: bool
+    ) -> None:
         super().__init__(inner, call, reader(False))
         self._reader_for = reader
+        self._encoded = encoded
         self._begun = False
-        self._ended = False
+        self._decoded = False
+        self._body = b""
 
-    @property
-    def decode_content(self) -> bool:
-        """Whether a reader that does not say gets decoded bytes."""
-        return bool(getattr(self._inner, "decode_content", True))
-
-    @decode_content.setter
-    def decode_content(self, value: bool) -> None:
-        self._inner.decode_content = value
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `decode_content` and `auto_close` are there to be set.
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._inner, name, value)
 
     def stream(
         self, amt: int | None = 2**16, decode_content: bool | None = None
     ) -> Iterator[bytes]:
-        """Give the body chunk by chunk."""
-        self._begin(decode_content)
-        try:
-            for chunk in self._inner.stream(amt, decode_content=decode_content):
-                if passed := self._pass(chunk):
-                    yield passed
-            if rest := self._finish():
-                yield rest
-        except GeneratorExit:
-            raise
-        except BaseException:
-            self._settle("failed")
-            raise
+        """Give the body piece by piece."""
+        if self._gives_chunks():
+            # Without a word, urllib3 leaves chunks as they are.
+            decode_content = bool(decode_content)
+        pieces = self._inner.stream(amt, decode_content=decode_content)
+        yield from self._pieces(pieces, amt, decode_content)
 
-    read_chunked = stream
+    def read_chunked(
+        self, amt: int | None = None, decode_content: bool | None = None
+    ) -> Iterator[bytes]:
+        """Give the chunks of a chunked body; of another, urllib3 says that it is none."""
+        pieces = self._inner.read_chunked(amt, decode_content=decode_content)
+        if self._gives_chunks():
+            return self._pieces(pieces, amt, bool(decode_content))
+        return iter(pieces)
 
     def read(
-        self, amt: int | None = None, decode_content: bool | None = None, **options: Any
+        self,
+        amt: int | None = None,
+        decode_content: bool | None = None,
+        cache_content: bool = False,
     ) -> bytes:
-        """Give up to `amt` bytes, or all of them."""
-        return self._read(self._inner.read, amt, decode_content, options)
+        """Give `amt` bytes, or fewer at the end, or all of them."""
+        if amt is not None and amt >= 0:
+            return self._read(self._inner.read, amt, decode_content, enough=amt)
+        first = not self._begun
+        data = self._read(self._inner.read, None, decode_content, enough=math.inf)
+        if first and cache_content:
+            self._body = data
+        return data
 
     def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:
         """Give up to `amt` bytes, of what has come."""
-        return self._read(self._inner.read1, amt, decode_content, {})
+        amt = None if amt is not None and amt < 0 else amt
+        return self._read(self._inner.read1, amt, decode_content, enough=min(1, amt or 1))
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer; gives the number of bytes that were read."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Give one line, or up to `size` bytes of it."""
+        line = bytearray()
+        while not line.endswith(b"\n") and (size is None or size < 0 or len(line) < size):
+            if not (byte := self.read(1)):
+                break
+            line += byte
+        return bytes(line)
+
+    def readlines(self, hint: int | None = None) -> list[bytes]:
+        """Give the lines; not many more than `hint` bytes, if it is given."""
+        lines, size = [], 0
+        for line in self:
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint < size:
+                break
+        return lines
+
+    @property
+    def data(self) -> bytes:
+        """The whole body, as often as it is asked for."""
+        return self._body or self.read(cache_content=True) or self._inner.data
+
+    def json(self) -> Any:
+        """Give the body as an object, if this urllib3 has a way."""
+        return self._inner.__class__.json(self)
+
+    def drain_conn(self) -> None:
+        """Read the rest and forget it, so that the connection can be used again."""
+        # The original has no words for errors either.
+        with contextlib.suppress(Exception):
+            while self.read(2**16, decode_content=self._decoded):
+                pass
+        self._inner.drain_conn()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be read any more."""
+        return bool(self._inner.closed) and not self._passed
+
+    def isclosed(self) -> bool:
+        """Whether the body has been read to its end."""
+        return bool(self._inner.isclosed()) and not self._passed
 
     def __iter__(self) -> Iterator[bytes]:
         rest = b""
@@ -95,6 +155,11 @@ class RawTee(Tee):
                 yield line + b"\n"
         if rest:
             yield rest
+
+    def __next__(self) -> bytes:
+        if line := self.readline():
+            return line
+        raise StopIteration
 
     def __enter__(self) -> RawTee:
         return self
@@ -112,49 +177,85 @@ class RawTee(Tee):
         try:
             self._inner.close()
         finally:
+            self._ended = True
+            self._passed.clear()
             self._settle("closed")
             self._call.wait()
+
+    def _pieces(
+        self, pieces: Iterable[bytes], amt: int | None, decode_content: bool | None
+    ) -> Iterator[bytes]:
+        if amt == 0:
+            return
+        self._begin(decode_content)
+        try:
+            yield from self._cut(amt)
+            for piece in pieces:
+                self._pass(piece)
+                yield from self._cut(amt)
+            self._pass(b"", last=True)
+            yield from self._cut(amt)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._settle("failed")
+            raise
+
+    def _cut(self, amt: int | None) -> Iterator[bytes]:
+        while self._passed:
+            yield self._take(amt)
 
     def _read(
         self,
         read: Callable[..., bytes],
         amt: int | None,
         decode_content: bool | None,
-        options: dict[str, Any],
+        *,
+        enough: float,
     ) -> bytes:
         if amt == 0:
             return b""
         self._begin(decode_content)
-        try:
-            # A chunk that is held back whole is not the end.
-            while data := read(amt, decode_content=decode_content, **options):
-                passed = self._pass(data)
-                if amt is None or amt < 0 or getattr(self._inner, "length_remaining", None) == 0:
-                    return passed + self._finish()
-                if passed:
-                    return passed
-            return self._finish()
-        except BaseException:
-            self._settle("failed")
-            raise
+        while len(self._passed) < enough:
+            wanted = None if amt is None else amt - len(self._passed)
+            try:
+                data = read(wanted, decode_content=decode_content)
+            except BaseException:
+                self._settle("failed")
+                raise
+            self._pass(data, last=enough == math.inf)
+            if self._ended:
+                break
+        return self._take(amt)
 
     def _begin(self, decode_content: bool | None) -> None:
         if not self._begun:
             self._begun = True
-            decoded = self.decode_content if decode_content is None else decode_content
-            if decoded:
+            if decode_content is None:
+                decode_content = getattr(self._inner, "decode_content", True)
+            if decode_content:
+                self._decoded = True
                 self._reader = self._reader_for(True)
 
-    def _pass(self, chunk: bytes) -> bytes:
-        passed = self._look(chunk)
+    def _pass(self, data: bytes | None, *, last: bool = False) -> None:
+        self._note(data, last=last or self._is_last(data))
         if self._settled:
             self._call.wait()
-        return passed
 
-    def _finish(self) -> bytes:
-        if self._ended:
-            return b""
-        self._ended = True
-        rest = self._end()
-        self._call.wait()
-        return rest
+    def _is_last(self, data: bytes | None) -> bool:
+        """Whether nothing comes after these bytes, as far as can be told."""
+        inner = self._inner
+        if not (self._encoded and self._decoded):
+            if not data or getattr(inner, "length_remaining", None) == 0:
+                return True
+        elif data:
+            # What is decoded already lies in the response still.
+            return False
+        try:
+            return bool(inner.isclosed())
+        except (AttributeError, ValueError):
+            return not data
+
+    def _gives_chunks(self) -> bool:
+        inner = self._inner
+        return bool(getattr(inner, "chunked", False) and inner.supports_chunked_reads())
