@@ -273,7 +273,7 @@ def test_a_stream_without_usage_is_estimated_from_this_models_own_exact_calls(
     now = datetime.now(UTC)
     with meter.store.snapshot() as snapshot:
         span = Query(now - timedelta(hours=1), now + timedelta(hours=1))
-        (totals,) = snapshot.totals(span).values()
+        (totals,) = snapshot.totals(span).groups.values()
     assert totals.cost_pico_usd == exact.price.cost_pico_usd
     assert totals.estimated_cost_pico_usd == guessed.price.cost_pico_usd
     assert totals.unpriced == 1

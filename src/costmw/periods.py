@@ -57,10 +57,10 @@ def _marks(
 ) -> Iterator[datetime]:
     day = start.astimezone(zone).date()
     if every == "hour":
-        moment = _full_hour(start, zone)
+        moment = hour_start(start, zone)
         while moment < stop:
             yield moment
-            moment = _full_hour(moment + _HOUR, zone)
+            moment = hour_start(moment + _HOUR, zone)
         return
     if every == "month":
         day = day.replace(day=1)
@@ -69,7 +69,17 @@ def _marks(
         day = next_month(day) if every == "month" else day + timedelta(days=1)
 
 
-def _full_hour(moment: datetime, zone: ZoneInfo) -> datetime:
+def day_start(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the day in `zone` began, as UTC."""
+    return midnight(moment.astimezone(zone).date(), zone)
+
+
+def day_stop(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the day in `zone` ends, as UTC."""
+    return midnight(moment.astimezone(zone).date() + timedelta(days=1), zone)
+
+
+def hour_start(moment: datetime, zone: ZoneInfo) -> datetime:
     """When the hour on the wall began: zones may be half an hour off, or change by that."""
     wall = moment.astimezone(zone)
     return moment - timedelta(

@@ -103,7 +103,7 @@ class Reports:
             buckets = spans(start, stop, every, zone)
             found = view.totals(
                 Query(start, stop, buckets=tuple(buckets), scope=scope or {}, where=where or {})
-            )
+            ).groups
             points = [
                 Point(start=moment, sums=_sums(found.get((n,), Totals())))
                 for n, moment in enumerate(buckets)
@@ -130,7 +130,7 @@ class Reports:
             start, stop = self._last(days)
             found = view.totals(
                 Query(start, stop, (dimension,), scope=scope or {}, where=where or {})
-            )
+            ).groups
         total = Totals()
         for totals in found.values():
             total.add(totals)
@@ -272,7 +272,7 @@ class Reports:
                 scope=scope,
                 where=budget.where,
             )
-        )
+        ).groups
         spending: dict[tuple[str, ...], int] = {} if budget.tag_keys else {(): 0}
         for group, totals in found.items():
             tags = tuple(MISSING if value is None else str(value) for value in group)
@@ -298,7 +298,7 @@ class Reports:
 
 
 def _total(view: Snapshot, start: datetime, stop: datetime, scope: TagScope | None) -> Sums:
-    found = view.totals(Query(start, stop, scope=scope or {}))
+    found = view.totals(Query(start, stop, scope=scope or {})).groups
     return _sums(found.get((), Totals()))
 
 

@@ -147,7 +147,7 @@ def _read(store: Store, days: int, now: datetime) -> Ledger:
         return Ledger(
             store=store,
             days=days,
-            groups=view.totals(Query(start, stop, MODEL_GROUPS)),
+            groups=view.totals(Query(start, stop, MODEL_GROUPS)).groups,
             newest=tuple(event for event in newest if event.created_at >= start),
             last=newest[0] if newest else None,
             capture_faults=sum(row.count for row in outcomes if row.kind == "capture_fault"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -69,16 +69,24 @@ class Totals:
     latency_ms: int = 0
     timed: int = 0
 
-    def add(self, other: Totals) -> None:
-        """Add another group's sums to these."""
+    def add(self, other: Totals, *, sign: Literal[1, -1] = 1) -> None:
+        """Add another group's sums to these, or take them away."""
         for name in _TOTALS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            setattr(self, name, getattr(self, name) + sign * getattr(other, name))
 
 
 _TOTALS = tuple(f.name for f in fields(Totals))
 
 Group = tuple[str | int | None, ...]
 """The values of one group: the bucket's position first when there are buckets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Sums by group; `from_rows` says that no rollup had them, and rows were added up."""
+
+    groups: dict[Group, Totals]
+    from_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +99,33 @@ class OutcomeCount:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A cell of the rollups that the rows do not bear out, or that is not there.
+
+    `every_minutes` is 60 or 1440, `bucket_minutes` when it begins (since 1970, UTC),
+    `facets` what it counts ("tag:tenant=acme"), none for everything. `sums` are what the
+    rollups say, or with `in_rollups` False what the rows do.
+    """
+
+    every_minutes: int
+    bucket_minutes: int
+    facets: tuple[str, ...]
+    sums: Mapping[str, int]
+    in_rollups: bool
+
+
 class Snapshot(Protocol):
     """A consistent view of the ledger, for as long as it is open."""
 
-    def totals(self, query: Query) -> dict[Group, Totals]:
-        """Sum the rows of each group; groups without rows are left out."""
+    def totals(self, query: Query) -> Found:
+        """Sum the rows of each group; groups without rows are left out.
+
+        A question without groups or buckets has one answer, under `()`.
+
+        Raises:
+            ConfigError: when there is no such dimension.
+        """
 
     def events(
         self, *, scope: TagScope, limit: int, before: int | None = None
@@ -145,6 +175,16 @@ class Store(Protocol):
 
         Raises:
             StoreError: when nothing was committed.
+        """
+
+    def roll_up(self, limit: int) -> int:
+        """Roll up at most `limit` new events and amendments in one transaction.
+
+        Returns:
+            How many it were; fewer than `limit` when none are left.
+
+        Raises:
+            StoreError: when nothing was rolled up.
         """
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:

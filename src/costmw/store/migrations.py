@@ -18,6 +18,20 @@ CREATE TABLE settings (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What calls are grouped by: keys such as 'tag:tenant', and how many values each has.
+CREATE TABLE facet_keys (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,      -- 'tag:<key>', 'kind', 'api_key_id'
+    value_count INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE facets (
+    id INTEGER PRIMARY KEY,        -- 0 is left for everything
+    key_id INTEGER NOT NULL REFERENCES facet_keys (id),
+    value TEXT NOT NULL,
+    UNIQUE (key_id, value)
+) STRICT;
+
 CREATE TABLE tag_sets (
     id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL UNIQUE,   -- of the tags as JSON, keys sorted
@@ -26,12 +40,25 @@ CREATE TABLE tag_sets (
 
 CREATE TABLE tags (
     tag_set_id INTEGER NOT NULL REFERENCES tag_sets (id),
-    key TEXT NOT NULL,
-    value TEXT NOT NULL,
-    PRIMARY KEY (tag_set_id, key)
+    key_id INTEGER NOT NULL REFERENCES facet_keys (id),
+    facet_id INTEGER NOT NULL REFERENCES facets (id),
+    PRIMARY KEY (tag_set_id, key_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX tags_by_value ON tags (key, value);
+CREATE INDEX tags_by_facet ON tags (facet_id, tag_set_id);
+
+-- What was called, and by which key: said once for all calls alike.
+CREATE TABLE call_kinds (
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,   -- of all that follows
+    operation TEXT NOT NULL,
+    api TEXT,
+    provider TEXT,
+    request_model TEXT,
+    response_model TEXT,
+    api_key_id TEXT,
+    price_context TEXT             -- JSON object: what of the response chose the price
+) STRICT;
 
 CREATE TABLE prices (
     id INTEGER PRIMARY KEY,
@@ -47,11 +74,7 @@ CREATE TABLE usage_events (
     created_at INTEGER NOT NULL,   -- microseconds since 1970, UTC
     request_id BLOB,
     first_in_request INTEGER NOT NULL,
-    operation TEXT NOT NULL,
-    api TEXT,
-    provider TEXT,
-    request_model TEXT,
-    response_model TEXT,
+    call_kind_id INTEGER NOT NULL REFERENCES call_kinds (id),
     input_tokens INTEGER,          -- including cache
     output_tokens INTEGER,         -- including reasoning
     cache_read_input_tokens INTEGER NOT NULL,
@@ -60,18 +83,18 @@ CREATE TABLE usage_events (
     usage_detail TEXT,             -- JSON object: unit -> count
     cost_pico_usd INTEGER,         -- NULL when unknown
     price_id INTEGER NOT NULL REFERENCES prices (id),
-    price_context TEXT,            -- JSON object: what of the response chose the price
     status TEXT NOT NULL,          -- ok, estimated, incomplete, unmetered
     reason TEXT,
     latency_ms INTEGER,
     time_to_first_chunk_ms INTEGER,
     tag_set_id INTEGER NOT NULL REFERENCES tag_sets (id),
-    api_key_id TEXT,
     response_id TEXT,
     trace_id TEXT
 ) STRICT;
 
 CREATE INDEX usage_events_by_time ON usage_events (created_at);
+
+CREATE INDEX usage_events_by_tags ON usage_events (tag_set_id, created_at);
 
 CREATE TABLE amendments (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -115,6 +138,64 @@ CREATE TABLE call_outcomes (
     PRIMARY KEY (hour, kind, provider, model, tag_set_id)
 ) STRICT, WITHOUT ROWID;
 
+-- The kinds of calls that rollups tell apart; `facet_id` is the facet of key 'kind'.
+CREATE TABLE rollup_kinds (
+    facet_id INTEGER PRIMARY KEY REFERENCES facets (id),
+    provider TEXT,
+    model TEXT,
+    operation TEXT NOT NULL,
+    status TEXT NOT NULL,
+    cost_source TEXT NOT NULL
+) STRICT;
+
+-- Sums of one facet (beside 0, everything), or of a pair; see costmw.store.rollups.
+-- A column that ends in _m has the whole millions of the one before it.
+CREATE TABLE rollups (
+    every INTEGER NOT NULL,        -- minutes: 60 an hour, 1440 a day
+    bucket INTEGER NOT NULL,       -- when it begins: minutes since 1970, UTC
+    facet_id INTEGER NOT NULL,
+    other_facet_id INTEGER NOT NULL,
+    calls INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    cost_pico_usd INTEGER NOT NULL,
+    cost_pico_usd_m INTEGER NOT NULL,
+    estimated_cost_pico_usd INTEGER NOT NULL,
+    estimated_cost_pico_usd_m INTEGER NOT NULL,
+    cost_in_requests_pico_usd INTEGER NOT NULL,
+    cost_in_requests_pico_usd_m INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    flagged INTEGER NOT NULL,
+    incomplete INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    input_tokens_m INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    output_tokens_m INTEGER NOT NULL,
+    cache_read_input_tokens INTEGER NOT NULL,
+    cache_read_input_tokens_m INTEGER NOT NULL,
+    cache_write_input_tokens INTEGER NOT NULL,
+    cache_write_input_tokens_m INTEGER NOT NULL,
+    reasoning_output_tokens INTEGER NOT NULL,
+    reasoning_output_tokens_m INTEGER NOT NULL,
+    latency_ms INTEGER NOT NULL,
+    latency_ms_m INTEGER NOT NULL,
+    timed INTEGER NOT NULL,
+    PRIMARY KEY (every, bucket, facet_id, other_facet_id)
+) STRICT, WITHOUT ROWID;
+
+-- The last rows that the rollups have; what comes after is added when somebody asks.
+CREATE TABLE rollup_watermarks (
+    source TEXT PRIMARY KEY,       -- usage_events, amendments
+    seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rollup_histograms (
+    bucket INTEGER NOT NULL,       -- a day
+    facet_id INTEGER NOT NULL,
+    bin INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (bucket, facet_id, bin)
+) STRICT, WITHOUT ROWID;
+
 -- The table that how-to articles have people build, for BI tools.
 CREATE VIEW llm_usage_events AS
 SELECT
@@ -135,8 +216,8 @@ SELECT
 FROM (
     SELECT
         lower(hex(e.id)) AS id,
-        coalesce(e.response_model, e.request_model) AS model,
-        e.provider,
+        coalesce(k.response_model, k.request_model) AS model,
+        k.provider,
         iif(
             coalesce(sum(a.input_tokens), 0) = 0, e.input_tokens,
             coalesce(e.input_tokens, 0) + sum(a.input_tokens)
@@ -150,7 +231,7 @@ FROM (
             + coalesce(sum(a.cost_pico_usd + a.estimated_cost_pico_usd), 0) AS cost,
         e.latency_ms,
         s.tags,
-        e.api_key_id,
+        k.api_key_id,
         strftime('%Y-%m-%dT%H:%M:%S', e.created_at / 1000000, 'unixepoch')
             || printf('.%06dZ', e.created_at % 1000000) AS created_at,
         coalesce(
@@ -161,6 +242,7 @@ FROM (
             e.status
         ) AS status
     FROM usage_events e
+    JOIN call_kinds k ON k.id = e.call_kind_id
     JOIN tag_sets s ON s.id = e.tag_set_id
     LEFT JOIN amendments a ON a.event_id = e.id
     GROUP BY e.seq

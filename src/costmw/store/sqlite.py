@@ -11,11 +11,8 @@ import logging
 import os
 import secrets
 import sqlite3
-import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -24,14 +21,17 @@ from zoneinfo import ZoneInfo
 from costmw.config import Config, zone
 from costmw.errors import ConfigError, StoreBusy, StoreError
 from costmw.events import Record
+from costmw.periods import day_start
+from costmw.store import sqlite_care as care
+from costmw.store.base import Difference
 from costmw.store.fork_gate import ForkGate
 from costmw.store.migrations import migrations
 from costmw.store.sqlite_health import Health, health_of
-from costmw.store.sqlite_read import SqliteSnapshot, micros
+from costmw.store.sqlite_read import SqliteSnapshot
+from costmw.store.sqlite_rollups import Roller
+from costmw.store.sqlite_sql import from_micros, micros
 from costmw.store.sqlite_write import RecordInserter
-
-if sys.platform != "win32":
-    import fcntl
+from costmw.store.turns import Turns
 
 logger = logging.getLogger("costmw")
 
@@ -78,12 +78,11 @@ class SqliteStore:
         self._zone: ZoneInfo | None = None
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._lock_file: int | None = None
-        # A flock belongs to the open file: it keeps processes apart, and not threads.
-        self._turn = threading.Lock()
+        self._turns = Turns(Path(f"{self.path}.lock"), self._refuse_other_files)
         self._gate = ForkGate()
         self._readers: set[sqlite3.Connection] = set()
         self._inserter = RecordInserter()
+        self._roller: Roller | None = None
 
     @property
     def time_zone(self) -> ZoneInfo:
@@ -99,25 +98,102 @@ class SqliteStore:
             )
         if self.path.is_dir():
             raise StoreError(f"cannot open {self.url}: {self.path} is a directory; name a file")
-        with self._translated_for_writing(), self._exclusive(BUSY_TIMEOUT):
+        with self._translated_for_writing(), self._turns.mine(BUSY_TIMEOUT):
             connection = self._connected()
             outdated = micros(datetime.now(UTC)) - SUBMISSIONS_KEPT_DAYS * 86_400_000_000
             connection.execute("DELETE FROM submissions WHERE created_at < ?", (outdated,))
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records in one transaction; see `Store.write`."""
-        with self._translated_for_writing(), self._exclusive():
+        with self._transaction() as connection:
+            self._inserter.insert(connection, records)
+
+    def roll_up(self, limit: int) -> int:
+        """Roll up what is new; see `Store.roll_up`."""
+        with self._transaction() as connection:
+            assert self._roller is not None  # made with the connection
+            return self._roller.slice(connection, limit)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of this process alone; undone when anything goes wrong in it."""
+        with self._translated_for_writing(), self._turns.mine():
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for record in records:
-                    self._inserter.insert(connection, record)
+                yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                self._inserter.forget_ids()
+                self._forget_ids()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def _forget_ids(self) -> None:
+        self._inserter.forget_ids()
+        if self._roller is not None:
+            self._roller.forget_ids()
+
+    def prune(self, before: datetime) -> int:
+        """Drop the rows of calls before a moment; the rollups keep their sums for ever.
+
+        Whole days only: rows from the day that `before` is in are kept. Gives the number
+        of rows; those that are not rolled up yet are rolled up first.
+        """
+        boundary = day_start(before, self.time_zone)
+        while self.roll_up(care.DROPPED_AT_ONCE) == care.DROPPED_AT_ONCE:
+            pass
+        dropped = 0
+        while True:
+            with self._transaction() as connection:
+                if not (found := care.prune_slice(connection, boundary)):
+                    care.drop_unused_tag_sets(connection)
+                    self._forget_ids()
+                    return dropped
+                dropped += found
+
+    def rebuild(self) -> int:
+        """Make the rollups anew from the rows; gives how many were rolled up.
+
+        What was pruned keeps the rollups that it has.
+        """
+        with self._transaction() as connection:
+            while care.prune_slice(connection, from_micros(care.pruned_until(connection))):
+                pass
+            care.forget_rollups(connection)
+        rolled_up = 0
+        while found := self.roll_up(care.DROPPED_AT_ONCE):
+            rolled_up += found
+        return rolled_up
+
+    def verify(self) -> list[Difference]:
+        """Compare the rollups with the rows that they were made of; nothing is changed."""
+        with self._translated(), self._reader() as connection, self._gate.inside():
+            connection.execute("BEGIN")
+            return list(care.differences(connection, self.time_zone))
+
+    def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
+        """Put something else in the place of a tag's value; gives how many tag sets had it."""
+        with self._transaction() as connection:
+            found = care.forget_value(connection, key, value, substitute)
+            self._forget_ids()
+            return found
+
+    def backup(self, target: Path) -> None:
+        """Copy the ledger, as it is at one moment, while it is in use.
+
+        Raises:
+            StoreError: when the copy cannot be made, or there is something already.
+        """
+        if target.exists():
+            raise StoreError(f"{target} exists already; name a file that does not")
+        with (
+            self._translated_for_writing(),
+            closing(sqlite3.connect(target)) as copy,
+            self._reader() as connection,
+            self._gate.inside(),
+        ):
+            connection.backup(copy)
 
     @contextmanager
     def snapshot(self) -> Iterator[SqliteSnapshot]:
@@ -128,7 +204,7 @@ class SqliteStore:
                     logger.warning("%s does not exist yet: making an empty store", self.path)
                 self.open()
             with self._reader() as connection:
-                snapshot = SqliteSnapshot(connection, self._gate)
+                snapshot = SqliteSnapshot(connection, self._gate, self.time_zone)
                 snapshot.begin()
                 yield snapshot
 
@@ -141,7 +217,7 @@ class SqliteStore:
         """
         with self._translated(), self._reader() as connection:
             self._refuse_foreign(connection)
-            snapshot = SqliteSnapshot(connection, self._gate)
+            snapshot = SqliteSnapshot(connection, self._gate, _zone_kept(connection))
             snapshot.begin()
             yield snapshot
 
@@ -160,7 +236,7 @@ class SqliteStore:
         path = Path(f"{self.path}.key")
         try:
             if not path.exists():
-                with self._translated(), self._exclusive(BUSY_TIMEOUT):
+                with self._translated(), self._turns.mine(BUSY_TIMEOUT):
                     if not path.exists():
                         _write_key(path)
             key = path.read_bytes()
@@ -172,12 +248,12 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the writing connection and the lock file."""
-        with self._turn:
+        with self._turns.of_this_process():
             self._disconnect()
 
     def before_fork(self) -> None:
         """Close the connection that writes, and wait for the statements of those that read."""
-        self._turn.acquire()
+        self._turns.before_fork()
         if not self._gate.shut(FORK_PATIENCE):
             for connection in list(self._readers):
                 with suppress(sqlite3.ProgrammingError):  # closed meanwhile
@@ -188,7 +264,7 @@ class SqliteStore:
     def after_fork_in_parent(self) -> None:
         """Go on."""
         self._gate.open()
-        self._turn.release()
+        self._turns.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Begin anew, without the parent's connections.
@@ -200,7 +276,7 @@ class SqliteStore:
             connection.close()
         self._readers.clear()
         self._gate.open(alone=True)
-        self._turn = threading.Lock()
+        self._turns.after_fork_in_child()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -217,9 +293,7 @@ class SqliteStore:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        lock_file, self._lock_file = self._lock_file, None
-        if lock_file is not None:
-            os.close(lock_file)
+        self._turns.close()
         if connection is not None:
             connection.close()
 
@@ -269,26 +343,10 @@ class SqliteStore:
                 connection.close()
                 raise
             self._inserter.forget_ids()
+            self._roller = Roller(self._zone)
             self._file = _identity(self.path)
             self._connection = connection
         return self._connection
-
-    @contextmanager
-    def _exclusive(self, timeout: float = -1) -> Iterator[None]:
-        """Take the only turn of all threads and processes; waits for ever unless told."""
-        if not self._turn.acquire(timeout=timeout):
-            raise StoreBusy(self._busy())
-        try:
-            if sys.platform == "win32":  # SQLite's busy handler has to do
-                yield
-                return
-            lock_file = self._lock(timeout)
-            try:
-                yield
-            finally:
-                fcntl.flock(lock_file, fcntl.LOCK_UN)
-        finally:
-            self._turn.release()
 
     def _refuse_other_files(self) -> None:
         """Leave nothing beside a file that is not ours: look before anything is made.
@@ -302,29 +360,6 @@ class SqliteStore:
                 self._refuse_foreign(connection)
             finally:
                 connection.close()
-
-    def _lock(self, timeout: float) -> int:
-        if self._lock_file is None:
-            self._refuse_other_files()
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            try:
-                self._lock_file = os.open(f"{self.path}.lock", flags, 0o644)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot open {self.url}: {error.strerror}; the directory {self.path.parent} "
-                    "must be writable by this user"
-                ) from error
-        # Whoever waits in the system gets a turn in order; asking again and again does not.
-        patient = timeout < 0
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-                return self._lock_file
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise StoreBusy(self._busy()) from None
-                time.sleep(0.002)
 
     def _busy(self) -> str:
         return f"{self.url} is locked by another process for more than {BUSY_TIMEOUT:.0f} s"
@@ -398,6 +433,11 @@ class SqliteStore:
                 "keeps the zone that it was made with"
             )
         return zone(kept)
+
+
+def _zone_kept(connection: sqlite3.Connection) -> ZoneInfo:
+    found = connection.execute("SELECT value FROM settings WHERE key = 'time_zone'").fetchone()
+    return zone(found[0] if found else "UTC")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -5,23 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from costmw.events import Amendment, Outcome, Price, Record, Submission, UsageEvent
-from costmw.store.sqlite_read import micros
+from costmw.store.sqlite_sql import micros
 
 INTERNED_AT_MOST = 50_000
-"""Tag sets and prices that a process remembers the ids of."""
+"""Ids that a process remembers, of tag sets, prices and the like."""
+
+_CALL_KIND = (
+    "operation",
+    "api",
+    "provider",
+    "request_model",
+    "response_model",
+    "api_key_id",
+    "price_context",
+)
+_PRICE = ("source", "ref", "units")
 
 _INSERT_EVENT = """
 INSERT INTO usage_events (
-    id, created_at, request_id, first_in_request, operation, api, provider,
-    request_model, response_model, input_tokens, output_tokens,
+    id, created_at, request_id, first_in_request, call_kind_id, input_tokens, output_tokens,
     cache_read_input_tokens, cache_write_input_tokens, reasoning_output_tokens,
-    usage_detail, cost_pico_usd, price_id, price_context, status, reason, latency_ms,
-    time_to_first_chunk_ms, tag_set_id, api_key_id, response_id, trace_id
-) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+    usage_detail, cost_pico_usd, price_id, status, reason, latency_ms,
+    time_to_first_chunk_ms, tag_set_id, response_id, trace_id
+) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -50,13 +61,9 @@ FROM submissions WHERE provider = ? AND result_id = ?
 ON CONFLICT (provider, result_id) DO NOTHING
 """
 
-# Who asked, and when, is who submitted: not who happened to read the result.
-_AS_SUBMITTED = """
-UPDATE usage_events AS e
-SET created_at = s.created_at, tag_set_id = s.tag_set_id, request_id = s.request_id,
-    first_in_request = s.first_in_request, api_key_id = s.api_key_id
-FROM submissions AS s
-WHERE e.id = ? AND s.provider = ? AND s.result_id = ?
+_FIND_SUBMISSION = """
+SELECT created_at, tag_set_id, request_id, first_in_request, api_key_id
+FROM submissions WHERE provider = ? AND result_id = ?
 """
 
 # A batch has many results, and was asked for in one web request.
@@ -72,26 +79,32 @@ ON CONFLICT DO UPDATE SET count = count + 1
 
 
 class RecordInserter:
-    """Writes records; remembers the ids of tag sets and prices that it has seen."""
+    """Writes records; remembers the ids of what it has interned."""
 
     def __init__(self) -> None:
-        self._tag_sets: dict[bytes, int] = {}
-        self._prices: dict[bytes, int] = {}
+        self._ids: dict[Hashable, int] = {}
 
     def forget_ids(self) -> None:
         """Forget ids that were handed out in a transaction that is undone."""
-        self._tag_sets.clear()
-        self._prices.clear()
+        self._ids.clear()
 
-    def insert(self, connection: sqlite3.Connection, record: Record) -> None:
-        """Write one record; an event or amendment that is there already is skipped."""
+    def insert(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
+        """Write records in their order; an event or amendment that is there is skipped."""
+        rows: list[tuple[Any, ...]] = []
+        for record in records:
+            if isinstance(record, UsageEvent) and not record.submitted_as:
+                rows.append(self._event_row(connection, record))
+                continue
+            # Events together, since that is quicker; but none after what comes after it.
+            connection.executemany(_INSERT_EVENT, rows)
+            rows.clear()
+            self._insert_one(connection, record)
+        connection.executemany(_INSERT_EVENT, rows)
+
+    def _insert_one(self, connection: sqlite3.Connection, record: Record) -> None:
         match record:
             case UsageEvent():
-                new = connection.execute(_INSERT_EVENT, self._event_row(connection, record))
-                if record.submitted_as and new.rowcount:
-                    submission = (record.provider or "", record.submitted_as)
-                    connection.execute(_AS_SUBMITTED, (record.id.bytes, *submission))
-                    connection.execute(_COUNTED_IN_REQUEST, submission)
+                self._insert_result(connection, record)
             case Submission(alias_of=str() as known):
                 connection.execute(_INSERT_ALIAS, (record.result_id, record.provider or "", known))
             case Submission():
@@ -121,18 +134,36 @@ class RecordInserter:
                     ),
                 )
 
-    def _event_row(self, connection: sqlite3.Connection, event: UsageEvent) -> tuple[Any, ...]:
+    def _insert_result(self, connection: sqlite3.Connection, event: UsageEvent) -> None:
+        """Write a result that came later; who asked for it, and when, is who submitted it."""
+        key = (event.provider or "", event.submitted_as)
+        found = connection.execute(_FIND_SUBMISSION, key).fetchone()
+        if found is None:
+            connection.execute(_INSERT_EVENT, self._event_row(connection, event))
+            return
+        created_at, tag_set_id, request_id, first_in_request, api_key_id = found
+        asked = _Asked(created_at, request_id, first_in_request, tag_set_id)
+        row = self._event_row(connection, replace(event, api_key_id=api_key_id), asked)
+        if connection.execute(_INSERT_EVENT, row).rowcount:
+            connection.execute(_COUNTED_IN_REQUEST, key)
+
+    def _event_row(
+        self, connection: sqlite3.Connection, event: UsageEvent, asked: _Asked | None = None
+    ) -> tuple[Any, ...]:
         usage = event.usage
+        if asked is None:
+            asked = _Asked(
+                micros(event.created_at),
+                event.request_id.bytes if event.request_id else None,
+                event.first_in_request,
+                self._tag_set(connection, event.tags),
+            )
         return (
             event.id.bytes,
-            micros(event.created_at),
-            event.request_id.bytes if event.request_id else None,
-            event.first_in_request,
-            event.operation,
-            event.api,
-            event.provider,
-            event.request_model,
-            event.response_model,
+            asked.created_at,
+            asked.request_id,
+            asked.first_in_request,
+            self._call_kind(connection, event),
             usage.input_tokens,
             usage.output_tokens,
             usage.cache_read_input_tokens,
@@ -141,13 +172,11 @@ class RecordInserter:
             _json(usage.detail) if usage.detail else None,
             event.price.cost_pico_usd,
             self._price(connection, event.price),
-            _json(event.price_context) if event.price_context else None,
             event.status,
             event.reason,
             event.latency_ms,
             event.time_to_first_chunk_ms,
-            self._tag_set(connection, event.tags),
-            event.api_key_id,
+            asked.tag_set_id,
             event.response_id,
             event.trace_id,
         )
@@ -173,28 +202,114 @@ class RecordInserter:
         )
 
     def _tag_set(self, connection: sqlite3.Connection, tags: Mapping[str, str]) -> int:
-        text = _json(tags)
-        digest = _digest(text)
-        known = self._tag_sets.get(digest)
+        key = ("tag_sets", *tags.items())
+        known = self._ids.get(key)
         if known is None:
+            text, digest = digest_of_tags(tags)
             known, new = _intern(connection, "tag_sets", digest, {"tags": text})
             if new:
+                facets = [self._facet(connection, f"tag:{key}", tags[key]) for key in tags]
                 connection.executemany(
-                    "INSERT INTO tags (tag_set_id, key, value) VALUES (?, ?, ?)",
-                    [(known, key, value) for key, value in tags.items()],
+                    "INSERT INTO tags (tag_set_id, key_id, facet_id) VALUES (?, ?, ?)",
+                    [(known, key_id, facet_id) for key_id, facet_id in facets],
                 )
-            _remember(self._tag_sets, digest, known)
+            self._remember(key, known)
         return known
 
+    def _facet(self, connection: sqlite3.Connection, key: str, value: str) -> tuple[int, int]:
+        key_id = self._ids.get(key)
+        if key_id is None:
+            key_id = facet_key(connection, key)
+            self._remember(key, key_id)
+        facet_id = self._ids.get((key_id, value))
+        if facet_id is None:
+            facet_id = facet(connection, key_id, value)
+            self._remember((key_id, value), facet_id)
+        return key_id, facet_id
+
+    def _call_kind(self, connection: sqlite3.Connection, event: UsageEvent) -> int:
+        context = event.price_context
+        row = (
+            event.operation,
+            event.api,
+            event.provider,
+            event.request_model,
+            event.response_model,
+            event.api_key_id,
+            _json(context) if context else None,
+        )
+        return self._interned(connection, "call_kinds", _CALL_KIND, row)
+
     def _price(self, connection: sqlite3.Connection, price: Price) -> int:
-        units = _json(price.units)
-        digest = _digest(price.source, price.ref or "", units)
-        known = self._prices.get(digest)
+        key = ("prices", price.source, price.ref, *price.units.items())
+        known = self._ids.get(key)
         if known is None:
-            row = {"source": price.source, "ref": price.ref, "units": units}
-            known, _ = _intern(connection, "prices", digest, row)
-            _remember(self._prices, digest, known)
+            row = (price.source, price.ref, _json(price.units))
+            known = self._interned(connection, "prices", _PRICE, row)
+            self._remember(key, known)
         return known
+
+    def _interned(
+        self,
+        connection: sqlite3.Connection,
+        table: str,
+        columns: tuple[str, ...],
+        row: tuple[str | None, ...],
+    ) -> int:
+        known = self._ids.get(row)
+        if known is None:
+            # NULL and the empty text are not the same.
+            digest = _digest(*("" if text is None else f"={text}" for text in row))
+            known, _ = _intern(connection, table, digest, dict(zip(columns, row, strict=True)))
+            self._remember(row, known)
+        return known
+
+    def _remember(self, key: Hashable, row_id: int) -> None:
+        if len(self._ids) >= INTERNED_AT_MOST:
+            self._ids.clear()
+        self._ids[key] = row_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asked for a call, and when, as a row has it."""
+
+    created_at: int
+    request_id: bytes | None
+    first_in_request: bool
+    tag_set_id: int
+
+
+def digest_of_tags(tags: Mapping[str, str]) -> tuple[str, bytes]:
+    """Tags as they are stored, and what tells them from others."""
+    text = _json(tags)
+    return text, _digest(text)
+
+
+def facet_key(connection: sqlite3.Connection, key: str) -> int:
+    """The id of a key that calls are grouped by."""
+    found = connection.execute("SELECT id FROM facet_keys WHERE key = ?", (key,)).fetchone()
+    if found:
+        return int(found[0])
+    cursor = connection.execute("INSERT INTO facet_keys (key) VALUES (?)", (key,))
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def facet(connection: sqlite3.Connection, key_id: int, value: str) -> int:
+    """The id of a value of a key, which is counted when it is new."""
+    row = (key_id, value)
+    found = connection.execute(
+        "SELECT id FROM facets WHERE key_id = ? AND value = ?", row
+    ).fetchone()
+    if found:
+        return int(found[0])
+    cursor = connection.execute("INSERT INTO facets (key_id, value) VALUES (?, ?)", row)
+    connection.execute(
+        "UPDATE facet_keys SET value_count = value_count + 1 WHERE id = ?", (key_id,)
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
 
 
 def _intern(
@@ -211,12 +326,6 @@ def _intern(
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid, True
-
-
-def _remember(cache: dict[bytes, int], digest: bytes, row_id: int) -> None:
-    if len(cache) >= INTERNED_AT_MOST:
-        cache.clear()
-    cache[digest] = row_id
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -34,6 +34,13 @@ RETRY_AFTER = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds to wait before a failed commit is tried again; the last one repeats."""
 
 
+ROLL_UP_AT_ONCE = 128
+"""Rows that are rolled up in one transaction; calls that come meanwhile wait for it."""
+
+BEHIND_AT_MOST = 10_000
+"""Committed rows that are left alone while calls wait; larger slices are quicker by the row."""
+
+
 class Acknowledgement:
     """Whether one record has been committed; can be waited for in a thread or a task.
 
@@ -136,6 +143,7 @@ class Writer:
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = 0
+        self._unrolled = 0
 
     @property
     def waiting(self) -> int:
@@ -218,7 +226,7 @@ class Writer:
         failed = 0
         while True:
             with self._wanted:
-                while not self.waiting and not self._closing:
+                while not self.waiting and not self._closing and not self._unrolled:
                     # Not for ever: what a finalizer submits between these lines wakes nobody.
                     self._wanted.wait(1.0)
                 if failed:
@@ -228,6 +236,31 @@ class Writer:
                     self._thread = None
                     return
             failed = 0 if self._commit() else failed + 1
+            if not failed:
+                self._roll_up()
+
+    def _roll_up(self) -> None:
+        """Roll up what was committed: bit by bit while it is quiet, much at once otherwise."""
+        behind = self._unrolled
+        if not behind or (self._queue and behind < BEHIND_AT_MOST):
+            return
+        if behind < ROLL_UP_AT_ONCE and not self._quiet():
+            return
+        limit = BEHIND_AT_MOST if self._queue else ROLL_UP_AT_ONCE
+        with self._writing:
+            try:
+                done = self._store.roll_up(limit)
+            except Exception as error:  # noqa: BLE001 - the writer must survive everything
+                self._failed(error)
+                self._unrolled = 0  # with the next commit it is tried again
+                return
+        # Other processes write too: only a slice that is not full says that nothing is left.
+        self._unrolled = max(behind - done, 1) if done == limit else 0
+
+    def _quiet(self) -> bool:
+        """Wait for a second in which nothing comes."""
+        with self._wanted:
+            return not self._wanted.wait_for(lambda: self.waiting or self._closing, 1.0)
 
     def _take(self) -> None:
         with self._wanted:
@@ -257,6 +290,7 @@ class Writer:
                     self._rejected(error)
                 else:
                     self.counts.committed += len(part)
+                    self._unrolled += len(part)
                 size *= 2
                 with self._wanted:
                     del self._in_hand[: len(part)]

@@ -1,0 +1,216 @@
+"""Rollups: what events add up to, by hour and day, so that no question scans them all.
+
+A *facet* is one value that calls are grouped by: a tag such as `tenant=acme`, or a *kind*
+(provider, model, operation, status and cost source together), or everything. A *cell* is
+the sums of one facet, or of a pair of facets, in one hour or day. Pairs answer what is
+asked about one value (`tenant=acme` by model), and are kept for keys of few values only.
+
+Cells follow the events: they are derived from them, a slice at a time, and whoever
+reads adds the events that no slice has reached yet.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from costmw.periods import day_start, hour_start
+from costmw.store.base import Totals
+
+EVERYTHING = 0
+"""The facet that every call has."""
+
+PAIRED_VALUES = 200
+"""Values that a key may have and still be kept by the hour, and in pairs."""
+
+ROLLED_VALUES = 10_000
+"""Values that a key may have and still be kept by the day; more are asked of the rows."""
+
+BINS = 128
+"""Bins of a histogram at most; those of the time to the first chunk come after latency's."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_QUARTER = timedelta(minutes=15)
+_QUARTER_US = 15 * 60 * 1_000_000
+
+# Sums of one cell, as one integer of lanes: adding two cells is adding two integers.
+_FIELDS = tuple(field.name for field in fields(Totals))
+_LANE_BITS = 96
+_HALF_LANE = 1 << (_LANE_BITS - 1)
+_LIFTED = _HALF_LANE >> 64
+_LIFT = sum(_HALF_LANE << position * _LANE_BITS for position in range(len(_FIELDS)))
+_LANES = struct.Struct("<" + "Q4x" * len(_FIELDS))
+_PARTS = struct.Struct("<" + "QI" * len(_FIELDS))
+
+
+class Profile:
+    """The cells that a call counts in, by the facets that it has.
+
+    `facets` belong to keys of few values, `wide` to keys of many, which are kept by the
+    day and not in pairs. A cell is known by two facets in one integer, the lower one
+    first; a facet alone is paired with `EVERYTHING`.
+    """
+
+    __slots__ = ("by_day", "by_hour")
+
+    def __init__(self, facets: Iterable[int], wide: Sequence[int] = ()) -> None:
+        ordered = sorted(facets)
+        self.by_hour = (EVERYTHING, *ordered)
+        pairs = [first << 32 | second for first, second in combinations(ordered, 2)]
+        self.by_day = (*self.by_hour, *wide, *pairs)
+
+
+class Buckets:
+    """Which hour and day of the accounting time zone a moment is in.
+
+    A bucket is known by when it begins: minutes since 1970, UTC.
+    """
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._zone = zone
+        self._known: dict[int, tuple[int, int]] = {}
+
+    def of(self, created_at_us: int) -> tuple[int, int]:
+        """The hour and the day of a moment, in microseconds since 1970."""
+        # Time zones change at quarters of an hour, at the finest.
+        quarter = created_at_us // _QUARTER_US
+        if (known := self._known.get(quarter)) is None:
+            moment = _EPOCH + quarter * _QUARTER
+            known = (
+                minutes(hour_start(moment, self._zone)),
+                minutes(day_start(moment, self._zone)),
+            )
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[quarter] = known
+        return known
+
+
+def minutes(moment: datetime) -> int:
+    """Minutes since 1970, UTC."""
+    return int((moment - _EPOCH).total_seconds()) // 60
+
+
+class Cells:
+    """Adds up what a slice of events changes."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._sums: dict[tuple[int, int], dict[Profile, int]] = {}
+        self._bins: dict[tuple[int, Profile, int], int] = {}
+
+    def add(
+        self,
+        created_at_us: int,
+        profile: Profile,
+        totals: Sequence[int],
+        latency_ms: int | None,
+        time_to_first_chunk_ms: int | None,
+        *,
+        sign: Literal[1, -1] = 1,
+    ) -> None:
+        """Add one event, or take it away again; `totals` are in the order of `Totals`."""
+        buckets = self._buckets.of(created_at_us)
+        sums = self._sums.setdefault(buckets, {})
+        sums[profile] = sums.get(profile, 0) + sign * _packed(totals)
+        for first_bin, duration in ((0, latency_ms), (BINS, time_to_first_chunk_ms)):
+            if duration is not None:
+                key = (buckets[1], profile, first_bin + bin_of(duration))
+                self._bins[key] = self._bins.get(key, 0) + sign
+
+    def by_hour(self) -> Iterator[Cell]:
+        """Cells of facets, by hour."""
+        found: dict[int, dict[int, int]] = {}
+        for (hour, _), sums in self._sums.items():
+            cells = found.setdefault(hour, {})
+            for profile, packed in sums.items():
+                for key in profile.by_hour:
+                    cells[key] = cells.get(key, 0) + packed
+        return _cells(found)
+
+    def by_day(self) -> Iterator[Cell]:
+        """Cells of facets and of pairs of them, by day."""
+        found: dict[int, dict[int, int]] = {}
+        for (_, day), sums in self._sums.items():
+            cells = found.setdefault(day, {})
+            for profile, packed in sums.items():
+                for key in profile.by_day:
+                    cells[key] = cells.get(key, 0) + packed
+        return _cells(found)
+
+    def histograms(self) -> Iterator[tuple[int, int, int, int]]:
+        """Day, facet, bin and how many calls more fell in it."""
+        found: dict[tuple[int, int], dict[int, int]] = {}
+        for (day, profile, position), count in self._bins.items():
+            facets = found.setdefault((day, position), {})
+            for facet in profile.by_hour:
+                facets[facet] = facets.get(facet, 0) + count
+        for (day, position), facets in sorted(found.items()):
+            for facet, count in sorted(facets.items()):
+                if count:
+                    yield day, facet, position, count
+
+
+Cell = tuple[int, int, int, list[int]]
+"""Bucket, the two facets (the lower first), and sums in the order of `Totals`."""
+
+
+def _cells(found: dict[int, dict[int, int]]) -> Iterator[Cell]:
+    for bucket, cells in sorted(found.items()):
+        for key, packed in sorted(cells.items()):
+            yield bucket, key >> 32, key & 0xFFFFFFFF, _unpacked(packed)
+
+
+def _packed(totals: Sequence[int]) -> int:
+    try:
+        return int.from_bytes(_LANES.pack(*totals), "little")
+    except struct.error:  # negative ones, or beyond 64 bits
+        return sum(value << position * _LANE_BITS for position, value in enumerate(totals))
+
+
+def _unpacked(sums: int) -> list[int]:
+    # Lifted above zero, so that no lane borrows from the next.
+    parts = _PARTS.unpack((sums + _LIFT).to_bytes(_PARTS.size, "little"))
+    return [
+        low if high == _LIFTED else low + ((high - _LIFTED) << 64)
+        for low, high in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+# Four bins an octave: a bin's edges are 19% apart, its middle is within 9% of all in it.
+_BIN_EDGES = sorted({round(2 ** (step / 4)) for step in range(4 * 25)})
+
+
+def bin_of(milliseconds: int) -> int:
+    """The bin of a logarithmic histogram that a duration falls in."""
+    return bisect_right(_BIN_EDGES, milliseconds)
+
+
+def bin_middle(position: int) -> float:
+    """The duration in milliseconds that stands for a bin."""
+    if position == 0:
+        return 0.0
+    low = _BIN_EDGES[position - 1]
+    high = _BIN_EDGES[position] if position < len(_BIN_EDGES) else low
+    return float((low * high) ** 0.5) if high > low + 1 else float(low)
+
+
+def quantile(bins: Iterable[tuple[int, int]], share: float) -> float | None:
+    """The duration in milliseconds that a `share` of all calls does not exceed.
+
+    `bins` are positions and counts; None when they are empty.
+    """
+    ordered = sorted((position, count) for position, count in bins if count > 0)
+    wanted = share * sum(count for _, count in ordered)
+    seen = 0
+    for position, count in ordered:
+        seen += count
+        if seen >= wanted:
+            return bin_middle(position)
+    return None
