@@ -140,10 +140,10 @@ class ContentTee(BodyTee):
 
     async def _more(self, n: int = -1) -> bool:
         """Wait for the next bytes, up to `n`; False at the end, once the row is committed."""
-        # Where bytes are held back, that many may never pass.
-        all_of_it = n < 0 or self._hider is not None
         if self._ended:
             return False
+        # Where bytes are held back, that many may never pass.
+        all_of_it = n < 0 or self._hider is not None
         before = len(self._passed)
         data = await self._pass(self._inner.readany() if all_of_it else self._inner.read(n))
         return bool(data) or len(self._passed) > before

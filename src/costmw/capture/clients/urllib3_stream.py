@@ -26,7 +26,7 @@ def follow_raw(capture: Capture, call: Call, response: Any, *, hide: bool) -> No
         response.raw,
         call,
         lambda decoded: capture.reader(call, headers, "" if decoded else encoding),
-        encoded=bool(encoding),
+        encoded=encoding not in ("", "identity"),
     )
     # The bytes that are read are decoded ones by then.
     capture.follow(tee, headers, hide="" if hide else None)
@@ -224,7 +224,7 @@ class RawTee(BodyTee):
                 self._settle("failed")
                 raise
             self._pass(data, last=enough == math.inf)
-            if self._ended:
+            if self._ended or not data:
                 break
         return self._take(amt)
 
@@ -257,5 +257,5 @@ class RawTee(BodyTee):
             return not data
 
     def _gives_chunks(self) -> bool:
-        inner = self._inner
-        return bool(getattr(inner, "chunked", False) and inner.supports_chunked_reads())
+        chunked = getattr(self._inner, "chunked", False)
+        return bool(chunked and self._inner.supports_chunked_reads())
