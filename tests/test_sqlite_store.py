@@ -27,6 +27,7 @@ from costmw.money import MAX_PICO
 from costmw.reports import Reports
 from costmw.store import sqlite as sqlite_module
 from costmw.store.base import DIMENSIONS, Query, Totals
+from costmw.store.rollups import PAIRED_VALUES
 from costmw.store.sqlite import SqliteStore, path_of
 from rows import NOON, an_event, an_outcome, opened, stored
 
@@ -906,6 +907,24 @@ class TestSums:
         assert {} == totals(store, "model")
         assert {} == totals(store, buckets=ALL_TIME[:1])
         assert Totals() == totals(store).get((), Totals())
+
+    def test_a_key_of_many_values_is_still_summed(self, store: SqliteStore) -> None:
+        """Beyond what is kept in pairs and by the hour, whether it is a model or a tag."""
+        many = PAIRED_VALUES + 20
+        for first in range(0, many, 40):
+            store.write(
+                [
+                    an_event(n, request_model=f"m{n}", response_model=None, tags={"user": str(n)})
+                    for n in range(first, min(first + 40, many))
+                ]
+            )
+            store.roll_up(100)
+        assert {(f"m{n}",): n for n in range(many)} == {
+            group: sums.cost_pico_usd for group, sums in totals(store, "model").items()
+        }
+        assert many == len(totals(store, "tag:user"))
+        assert many == len(totals(store, "model", "tag:user"))
+        assert [] == store.verify()
 
     def test_many_buckets_are_within_the_limits_of_any_sqlite(self, store: SqliteStore) -> None:
         store.write([an_event(1), an_event(2, created_at=NOON + timedelta(days=900))])

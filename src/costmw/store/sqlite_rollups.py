@@ -93,7 +93,7 @@ class Roller:
         self._buckets = Buckets(zone)
         self._profiles: dict[Facets, Profile] = {}
         self._of_tags: dict[int, Facets] = {}
-        self._of_kinds: dict[tuple[int, str, str], tuple[int, ...]] = {}
+        self._of_kinds: dict[tuple[int, str, str], Facets] = {}
         self._widths: dict[int, int] = {}
 
     def forget_ids(self) -> None:
@@ -176,12 +176,13 @@ class Roller:
 
     def _profile(self, connection: sqlite3.Connection, rolled: _Rolled) -> Profile:
         kind = (rolled.call_kind_id, rolled.status, rolled.source)
-        facets, wide = self._tag_facets(connection, rolled.tag_set_id)
-        key = (*self._kind_facets(connection, kind), *facets)
-        known = self._profiles.get((key, wide))
+        of_kind, of_kind_wide = self._kind_facets(connection, kind)
+        of_tags, of_tags_wide = self._tag_facets(connection, rolled.tag_set_id)
+        key = (of_kind + of_tags, of_kind_wide + of_tags_wide)
+        known = self._profiles.get(key)
         if known is None:
             _make_room(self._profiles)
-            known = self._profiles[key, wide] = Profile(key, wide)
+            known = self._profiles[key] = Profile(*key)
         return known
 
     def _tag_facets(self, connection: sqlite3.Connection, tag_set_id: int) -> Facets:
@@ -194,9 +195,7 @@ class Roller:
             known = self._of_tags[tag_set_id] = self._by_width(found)
         return known
 
-    def _kind_facets(
-        self, connection: sqlite3.Connection, kind: tuple[int, str, str]
-    ) -> tuple[int, ...]:
+    def _kind_facets(self, connection: sqlite3.Connection, kind: tuple[int, str, str]) -> Facets:
         known = self._of_kinds.get(kind)
         if known is None:
             _make_room(self._of_kinds)
@@ -205,7 +204,7 @@ class Roller:
 
     def _intern_kind(
         self, connection: sqlite3.Connection, call_kind_id: int, status: str, source: str
-    ) -> tuple[int, ...]:
+    ) -> Facets:
         provider, model, operation, api_key_id = connection.execute(
             "SELECT provider, coalesce(response_model, request_model), operation, api_key_id "
             "FROM call_kinds WHERE id = ?",
@@ -227,8 +226,7 @@ class Roller:
         if api_key_id is not None:
             key_id = facet_key(connection, "api_key_id")
             found.append((key_id, facet(connection, key_id, api_key_id)))
-        facets, _ = self._by_width(found)
-        return facets
+        return self._by_width(found)
 
     def _by_width(self, found: Iterable[tuple[int, int]]) -> Facets:
         facets: list[int] = []
