@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from costmw import Config, Meter
-from costmw.doctor import Finding, as_json, as_text, examination, examine, mounts
+from costmw.doctor import Finding, as_json, as_text, examination, examine
 from costmw.doctor import store as store_checks
-from costmw.store import sqlite, sqlite_health
+from costmw.store import mounts, sqlite, sqlite_health
 from costmw.store.sqlite import SqliteStore
 from doctoring import ABOUT_THIS_MACHINE, codes, doctor, run_doctor, the, write_app
 

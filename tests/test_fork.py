@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -267,7 +268,7 @@ def test_nobody_connects_between_coming_to_rest_and_the_fork(meter: Meter) -> No
         for thread in (late, asking):
             thread.join(0.05)
             assert thread.is_alive()
-        assert store._connection is None
+        assert not store._place.is_open()
         assert set() == store._readers
     finally:
         store.after_fork_in_parent()
@@ -414,7 +415,7 @@ def test_a_store_that_cannot_come_to_rest_does_not_stop_forks(meter: Meter) -> N
     for _ in range(2):
         assert isinstance(meter.store, SqliteStore)
         meter.store.close()
-        meter.store._connection = Broken()  # type: ignore[assignment]
+        meter.store._place._open = SimpleNamespace(connection=Broken())  # type: ignore[assignment]
         assert "ok" == in_child(lambda: record(meter))
     record(meter)
     assert 4 == len(events_of(meter))

@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"budgets", "config"},
     {"store"},
     {"capture", "meter"},
-    {"answers", "reports", "reprice"},
+    {"answers", "reports", "reprice", "transfer"},
     {"__init__"},
     {"dashboard"},
     {"integrations"},

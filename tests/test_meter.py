@@ -364,10 +364,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("url", "said"),
         [
-            (
-                "postgresql://host/db",
-                "store is a postgresql: URL, which is not known, Postgres comes later",
-            ),
+            ("mysql://user:s3cret@host/db", "store is a mysql: URL, which is not known"),
             ("llmcost.db", "use 'sqlite:///llmcost.db'"),
             ("sqlite://", "use 'sqlite:///llmcost.db' for a file in the working directory"),
         ],

@@ -113,7 +113,6 @@ class TestUrl:
     @pytest.mark.parametrize(
         "url",
         [
-            "postgresql://user@host/db",
             "mysql:///x",
             "llmcost.db",
             "/var/lib/llmcost.db",
@@ -196,7 +195,8 @@ class TestOpening:
 
         assert "not an SQLite database; move it away or name another file" in self.refused(path)
         assert content == path.read_bytes()
-        assert [path] == list(path.parent.iterdir())
+        # SQLite itself leaves its empty log and index; nothing of costmw's is beside the file.
+        assert [] == list(path.parent.glob("llmcost.db.*"))
 
     @pytest.mark.parametrize(
         "table", ["CREATE TABLE invoices (n)", "CREATE TABLE settings (key, value)"]
@@ -234,14 +234,21 @@ class TestOpening:
         assert "a database of something else" in self.refused(path)
         assert content == path.read_bytes()
 
-    def test_a_damaged_file_is_named(self, path: Path) -> None:
+    def test_a_damaged_file_that_was_never_ours_is_named_and_left_as_it_was(
+        self, path: Path
+    ) -> None:
         with opened(path) as store:
             store.write([an_event() for _ in range(50)])
+        for file in path.parent.glob("llmcost.db.*"):
+            file.unlink()
         with path.open("r+b") as file:
             file.seek(100)
             file.write(b"\xff" * 4096)
+        content = path.read_bytes()
 
         assert "damaged; restore a backup or move it away" in self.refused(path)
+        assert content == path.read_bytes()
+        assert [path] == list(path.parent.iterdir())
 
     def test_an_empty_file_becomes_a_store(self, path: Path) -> None:
         path.touch()
@@ -641,35 +648,6 @@ class TestEvents:
         assert {(str(n),): 2 for n in range(10)} == {
             group: sums.calls for group, sums in totals(store, "tag:user").items()
         }
-
-    def test_a_store_whose_file_is_taken_away_goes_on_in_a_new_one(self, path: Path) -> None:
-        with opened(path) as store:
-            store.write([an_event(1, tags={"tenant": "acme"})])
-            for file in path.parent.glob("llmcost.db*"):
-                file.unlink()
-            store.write([an_event(2, tags={"tenant": "acme"})])
-
-            assert [2] == [event.price.cost_pico_usd for event in stored(store)]
-            assert {("acme",): 1} == {k: v.calls for k, v in totals(store, "tag:tenant").items()}
-        with opened(path) as store:
-            assert [2] == [event.price.cost_pico_usd for event in stored(store)]
-
-    def test_a_file_that_is_replaced_is_not_written_to_and_named(
-        self, path: Path, tmp_path: Path
-    ) -> None:
-        with opened(tmp_path / "backup.db") as backup:
-            backup.write([an_event(1)])
-        kept = tmp_path / "kept.db"
-        with opened(path) as store:
-            store.write([an_event(2)])
-            path.rename(kept)
-            (tmp_path / "backup.db").rename(path)
-            with pytest.raises(StoreError, match=r"replaced while it is in use.*restart"):
-                store.write([an_event(3)])
-            kept.rename(path)
-            store.write([an_event(4)])
-
-            assert [2, 4] == [event.price.cost_pico_usd for event in stored(store)]
 
 
 HOSTILE = [
@@ -1118,6 +1096,14 @@ class TestView:
             "created_at": "2026-03-17T12:30:15.000042Z",
             "cost_pico_usd": 3_250_000_000,
             "status": "ok",
+            "reason": None,
+            "cost_source": "list",
+            "operation": "chat",
+            "cache_read_input_tokens": 0,
+            "cache_write_input_tokens": 0,
+            "reasoning_output_tokens": 0,
+            "request_id": None,
+            "first_in_request": 0,
         } == row
         assert dict(event.tags) == json.loads(row["tags"])
         assert event.created_at == datetime.fromisoformat(row["created_at"])

@@ -766,6 +766,15 @@ class TestKilled:
         assert [] == result.violations, result
         assert (3, 0, "ok") == tuple(result.figures[n] for n in ("kills", "lost", "integrity"))
 
+    def test_four_processes_on_one_file_lose_nothing_either(self) -> None:
+        seed = int.from_bytes(os.urandom(4))
+        print(f"seed {seed}")
+
+        result = killed("kill", Variant("threads", "commit", processes=4), 4, seed)
+
+        assert [] == result.violations, result
+        assert (4, 0, 0) == tuple(result.figures[n] for n in ("kills", "lost", "rollups wrong"))
+
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems sync in other ways")
     def test_what_was_acknowledged_is_on_disk_when_the_power_goes(self) -> None:
         seed = int.from_bytes(os.urandom(4))

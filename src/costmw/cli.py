@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from costmw.errors import CostmwError, MissingExtra
 from costmw.money import format_usd
@@ -110,6 +111,45 @@ def _app() -> Callable[[], object]:
             f"{'would be' if dry_run else 'are'} repriced, "
             f"{format_usd(done.difference_pico_usd)} USD in all"
         )
+
+    @app.command()
+    def export(
+        file_format: str = typer.Option(
+            "",
+            "--format",
+            help="csv, jsonl, parquet or focus; what the file's name ends in, or csv.",
+        ),
+        start: str = typer.Option("", "--from", help="Calls from this day or moment on."),
+        stop: str = typer.Option("", "--to", help="Calls before this day or moment."),
+        where: list[str] = typer.Option(  # noqa: B008
+            [], help="Calls that have this tag, as tenant=acme. Repeatable."
+        ),
+        output: str = typer.Option("-", help="The file to write; - is the standard output."),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Write recorded calls to a file, oldest first."""
+        from costmw.transfer.commands import export_calls
+
+        done = export_calls(
+            store, output, file_format=file_format, start=start, stop=stop, where=where
+        )
+        if done:
+            typer.echo(done)
+
+    @app.command("import")
+    def import_(
+        file: Path = typer.Argument(..., help="A CSV file, as of a table llm_usage_events."),  # noqa: B008
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+        provider: str = typer.Option("", help="Who billed the rows that do not say."),
+        dry_run: bool = typer.Option(False, help="Change nothing, only say what would."),
+        skip_bad: bool = typer.Option(
+            False, "--skip-bad", help="Leave out rows that are wrong; else one stops it all."
+        ),
+    ) -> None:
+        """Add calls that were recorded elsewhere. Importing a file again adds nothing."""
+        from costmw.transfer.commands import import_calls
+
+        typer.echo(import_calls(store, file, provider=provider, dry_run=dry_run, skip_bad=skip_bad))
 
     return app
 

@@ -34,7 +34,8 @@ class Config:
     `hosts`: own gateways, host to provider; a port is optional, `.internal` stands for all
     below. `max_body_bytes`: a JSON response that arrives as a stream is read up to this
     size. `idle_timeout`: seconds after which a stream that nobody reads on is settled as
-    `incomplete`.
+    `incomplete`. `outbox`: the file in which records wait on this host while a Postgres
+    store is away; None puts it into the user's state directory.
     """
 
     durability: Durability = "commit"
@@ -47,6 +48,7 @@ class Config:
     hosts: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = 32 * 1024 * 1024
     idle_timeout: float = 600.0
+    outbox: Path | str | None = None
 
     def __post_init__(self) -> None:
         if self.durability not in get_args(Durability):
@@ -67,7 +69,8 @@ class Config:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Read `COSTMW_DURABILITY`, `COSTMW_ACK_TIMEOUT`, `COSTMW_TIME_ZONE`, `COSTMW_PRICES`
-        (a file) and `COSTMW_HOSTS` (`llm.internal=openai,gateway.internal=anthropic`).
+        (a file), `COSTMW_HOSTS` (`llm.internal=openai,gateway.internal=anthropic`) and
+        `COSTMW_OUTBOX` (a file).
 
         Raises:
             ConfigError: naming the variable and what is wrong with it.
@@ -104,6 +107,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "COSTMW_TIME_ZONE": ("time_zone", str),
     "COSTMW_PRICES": ("price_file", str),
     "COSTMW_HOSTS": ("hosts", _hosts),
+    "COSTMW_OUTBOX": ("outbox", str),
 }
 
 

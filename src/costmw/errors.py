@@ -24,6 +24,10 @@ class StoreBusy(StoreError):
     """Another process holds the store for longer than we wait; passes by itself."""
 
 
+class StoreUnreachable(StoreBusy):
+    """The database cannot be reached now; passes by itself once it is back."""
+
+
 class MissingExtra(CostmwError, ImportError):
     """An optional package is needed and not installed; names the pip command."""
 

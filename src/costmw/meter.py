@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from costmw import context
@@ -544,11 +545,19 @@ def open_store(store: str | Store | None, config: Config) -> Store:
     if not url:
         raise ConfigError("no store: pass Meter('sqlite:///llmcost.db') or set COSTMW_STORE")
     scheme, colon, _ = url.partition(":")
+    if scheme in ("postgresql", "postgres"):
+        from costmw.store.outbox import OutboxStore
+        from costmw.store.postgres import PostgresStore
+
+        outbox = Path(config.outbox) if config.outbox else None
+        return OutboxStore(PostgresStore(url, config), outbox, config)
     if scheme != "sqlite":
         # A URL may hold a password: only its scheme is repeated.
         told = f"a {scheme}: URL" if colon else repr(url)
-        later = ", Postgres comes later" if scheme.startswith("postgres") else ""
-        raise ConfigError(f"store is {told}, which is not known{later}; use 'sqlite:///llmcost.db'")
+        raise ConfigError(
+            f"store is {told}, which is not known; use 'sqlite:///llmcost.db' or "
+            "'postgresql://user@host/database'"
+        )
     from costmw.store.sqlite import SqliteStore
 
     return SqliteStore(url, config)

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 Granularity = Literal["hour", "day", "month"]
 
 _HOUR = timedelta(hours=1)
+_QUARTER = timedelta(minutes=15)
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -80,8 +81,20 @@ def day_stop(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def hour_start(moment: datetime, zone: ZoneInfo) -> datetime:
-    """When the hour on the wall began: zones may be half an hour off, or change by that."""
+    """When the hour on the wall began, or when the clocks were changed in the middle of it.
+
+    Zones may be half an hour off, or change by that.
+    """
     wall = moment.astimezone(zone)
-    return moment - timedelta(
+    start = moment - timedelta(
         minutes=wall.minute, seconds=wall.second, microseconds=wall.microsecond
     )
+    if start.astimezone(zone).utcoffset() == wall.utcoffset():
+        return start
+    # Clocks change at quarters of an hour, at the finest.
+    changed = moment - timedelta(
+        minutes=moment.minute % 15, seconds=moment.second, microseconds=moment.microsecond
+    )
+    while (changed - _QUARTER).astimezone(zone).utcoffset() == wall.utcoffset():
+        changed -= _QUARTER
+    return changed

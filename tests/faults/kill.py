@@ -1,4 +1,7 @@
-"""kill -9 while a hundred calls are in flight: nothing that was acknowledged is lost."""
+"""kill -9 while a hundred calls are in flight: nothing that was acknowledged is lost.
+
+Several processes on one file are killed one after another, while the others go on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +31,18 @@ class Variant:
     kind: str
     durability: str
     control: bool = False
+    processes: int = 1
+    kills: int = 20
 
     @property
     def name(self) -> str:
-        return f"{self.kind}, {self.durability}" + (" (control)" if self.control else "")
+        several = f"{self.processes} x " if self.processes > 1 else ""
+        return f"{several}{self.kind}, {self.durability}" + (" (control)" if self.control else "")
 
 
 VARIANTS = (
+    Variant("threads", "commit", processes=4, kills=100),
+    Variant("asyncio", "commit", processes=4),
     Variant("threads", "commit"),
     Variant("asyncio", "commit"),
     Variant("threads", "process"),
@@ -51,48 +59,67 @@ class Count:
     committed: int = 0
     lost: int = 0
     most_lost: int = 0
+    duplicates: int = 0
+    differences: int = 0
     integrity: set[str] = field(default_factory=set)
 
 
-def run(rounds: int = 20, seed: int = 0) -> Iterator[Result]:
-    """Kill a worker `rounds` times in every variant, on one file each."""
+def run(rounds: int | None = None, seed: int = 0) -> Iterator[Result]:
+    """Kill `rounds` workers in every variant, on one file each."""
     for variant in VARIANTS:
-        yield killed("kill", variant, rounds, seed)
+        yield killed("kill", variant, rounds or variant.kills, seed)
 
 
 def killed(
     fault: str,
     variant: Variant,
-    rounds: int,
+    kills: int,
     seed: int,
     *options: str,
+    at_once: bool = False,
     after_kill: Callable[[Path, random.Random], None] = lambda database, rng: None,
 ) -> Result:
-    """Kill a worker at random moments; `after_kill` may do worse to its file."""
+    """Kill workers at random moments; `after_kill` may do worse to their file.
+
+    `at_once` kills all that share the file at one moment.
+    """
     rng = random.Random(f"{fault} {variant.name} {seed}")
     began = time.monotonic()
     count = Count()
     with tempfile.TemporaryDirectory(prefix="costmw-faults-") as folder:
-        database, journal = Path(folder, "llmcost.db"), Path(folder, "acknowledged")
+        database = Path(folder, "llmcost.db")
+        journals = [Path(folder, f"acknowledged-{n}") for n in range(variant.processes)]
         known: set[bytes] = set()
-        for _ in range(rounds):
-            journal.unlink(missing_ok=True)
-            with worker(database, journal, variant, *options) as process:
-                wait_until(lambda: journal.exists() and journal.stat().st_size > 0, process)
-                time.sleep(rng.uniform(0.0, 1.0))
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+        while count.kills < kills:
+            for journal in journals:
+                journal.unlink(missing_ok=True)
+            with contextlib.ExitStack() as started:
+                workers = [
+                    started.enter_context(worker(database, journal, variant, *options))
+                    for journal in journals
+                ]
+                for journal, process in zip(journals, workers, strict=True):
+                    wait_until(lambda j=journal: j.exists() and j.stat().st_size > 0, process)
+                for n, process in enumerate(rng.sample(workers, len(workers))):
+                    if n == 0 or not at_once:
+                        time.sleep(rng.uniform(0.0, 1.0))
+                    process.send_signal(signal.SIGKILL)
+                for process in workers:
+                    process.wait()
             after_kill(database, rng)
-            acknowledged = ids_in(journal)
-            kept, integrity = look_into(database)
+            acknowledged = set().union(*map(ids_in, journals))
+            rows, integrity = look_into(database)
+            kept = set(rows)
             lost = acknowledged - kept
-            count.kills += 1
+            count.kills += len(workers)
             count.acknowledged += len(acknowledged)
             count.lost += len(lost) + len(known - kept)
             count.most_lost = max(count.most_lost, len(lost))
+            count.duplicates += len(rows) - len(kept)
             count.committed = len(kept)
             count.integrity.add(integrity)
             known = kept
+        count.differences = differences_of(database)
     return Result(
         fault,
         variant.name,
@@ -102,7 +129,9 @@ def killed(
             "in the file": count.committed,
             "lost": count.lost,
             "at most in one": count.most_lost,
+            "duplicates": count.duplicates,
             "integrity": ", ".join(sorted(count.integrity)),
+            "rollups wrong": count.differences,
             "seconds": round(time.monotonic() - began),
         },
         violations(count, variant),
@@ -115,11 +144,28 @@ def violations(count: Count, variant: Variant) -> list[str]:
         found.append(f"integrity: {count.integrity}")
     if count.acknowledged < count.kills:
         found.append("too little was acknowledged to tell anything")
+    if count.duplicates or count.differences:
+        found.append("rows are there twice, or rollups do not follow")
     if variant.control and not count.lost:
         found.append("nothing was lost here, so that this run cannot tell")
     if not variant.control and count.lost:
         found.append(f"{count.lost} acknowledged events are lost")
     return found
+
+
+def differences_of(database: Path) -> int:
+    """Roll up all there is, and count the cells that the rows do not bear out."""
+    from costmw import Config
+    from costmw.store.sqlite import SqliteStore
+
+    store = SqliteStore(f"sqlite:///{database}", Config())
+    try:
+        store.open()
+        while store.roll_up(5_000):
+            pass
+        return len(store.verify())
+    finally:
+        store.close()
 
 
 @contextlib.contextmanager
@@ -162,7 +208,7 @@ def ids_in(journal: Path) -> set[bytes]:
     return {written[n : n + 16] for n in range(0, len(written), 16)}
 
 
-def look_into(database: Path) -> tuple[set[bytes], str]:
+def look_into(database: Path) -> tuple[Sequence[bytes], str]:
     """The ids in a copy of the file, and what its integrity check says; it stays as it is."""
     with tempfile.TemporaryDirectory(prefix="costmw-faults-") as folder:
         copy = Path(folder, database.name)
@@ -173,9 +219,9 @@ def look_into(database: Path) -> tuple[set[bytes], str]:
             try:
                 integrity = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
                 if not connection.execute("PRAGMA table_info(usage_events)").fetchall():
-                    return set(), integrity  # even the tables were not on disk yet
-                return {
-                    row[0] for row in connection.execute("SELECT id FROM usage_events")
-                }, integrity
+                    return [], integrity  # even the tables were not on disk yet
+                # Not by the index, which would find each id once.
+                rows = connection.execute("SELECT id FROM usage_events NOT INDEXED")
+                return [row[0] for row in rows], integrity
             except sqlite3.DatabaseError as error:
-                return set(), str(error)
+                return [], str(error)

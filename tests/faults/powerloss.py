@@ -18,6 +18,7 @@ from .kill import Variant, killed
 BLOCK = 4096
 
 VARIANTS = (
+    Variant("threads", "commit", processes=4),
     Variant("threads", "commit"),
     Variant("asyncio", "commit"),
     Variant("threads", "process", control=True),
@@ -28,7 +29,10 @@ VARIANTS = (
 def run(rounds: int = 20, seed: int = 0) -> Iterator[Result]:
     """Take the power away `rounds` times in every variant, on one file each."""
     for variant in VARIANTS:
-        yield killed("powerloss", variant, rounds, seed, "mirror", after_kill=lose_power)
+        kills = rounds * variant.processes
+        yield killed(
+            *("powerloss", variant, kills, seed, "mirror"), at_once=True, after_kill=lose_power
+        )
 
 
 def lose_power(database: Path, rng: random.Random) -> None:

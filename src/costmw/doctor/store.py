@@ -11,9 +11,9 @@ from pathlib import Path
 
 from costmw.doctor.case import BESIDE, Case, closed_to_us, listed
 from costmw.doctor.finding import Finding
-from costmw.doctor.mounts import IN_MEMORY, NETWORK, SHARED_WITH_HOST, mount_of
 from costmw.doctor.urls import told
 from costmw.errors import StoreBusy, StoreError
+from costmw.store.mounts import IN_MEMORY, SHARED_WITH_HOST, is_network, mount_of
 from costmw.store.sqlite import SqliteStore, path_of
 
 LOW_SPACE = 1024**3
@@ -61,7 +61,7 @@ def check_place(case: Case) -> Iterator[Finding]:
             )
         mount = mount_of(path)
         kind = mount.kind if mount else ""
-        if kind in NETWORK or kind.startswith("fuse."):
+        if is_network(kind):
             yield Finding(
                 "error",
                 "store-on-network",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -138,6 +139,27 @@ class Snapshot(Protocol):
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         """One event, amendments applied; None when there is none in this scope."""
 
+    def events_between(
+        self,
+        start: datetime,
+        stop: datetime,
+        *,
+        scope: TagScope,
+        limit: int,
+        after: int | None = None,
+    ) -> Sequence[tuple[int, UsageEvent]]:
+        """The events of a span of time, oldest first, amendments applied, each with its position.
+
+        To go on, `start` is when the last one began and `after` its position: those that
+        began at `start` itself and stand up to there are left out.
+        """
+
+    def known_ids(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Which of these ids events have."""
+
+    def pruned_until(self) -> datetime | None:
+        """Rows that began before are dropped, and told of by sums alone; None when none are."""
+
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of tags that rows have, sorted."""
 
@@ -208,3 +230,50 @@ class Store(Protocol):
 
     def after_fork_in_child(self) -> None:
         """Go on, without anything that belongs to the parent."""
+
+
+class Care(Protocol):
+    """What is done to a ledger as a whole; a store can do it while others write to it."""
+
+    def prune(self, before: datetime) -> int:
+        """Drop the rows of calls before a moment; the rollups keep their sums for ever.
+
+        Whole days or months only: the rows of the one that `before` is in are kept. Gives the
+        number of rows.
+
+        Raises:
+            StoreError: when it cannot be done; what is dropped already stays dropped.
+        """
+
+    def rebuild(self) -> int:
+        """Make the rollups anew from the rows; gives how many rows were rolled up.
+
+        What was pruned keeps the rollups that it has.
+
+        Raises:
+            StoreError: when it cannot be done.
+        """
+
+    def verify(self) -> Sequence[Difference]:
+        """Compare the rollups with the rows that they were made of; nothing is changed.
+
+        Raises:
+            StoreError: when the ledger cannot be read.
+        """
+
+    def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
+        """Put something else in the place of a tag's value, in all rows and rollups.
+
+        `substitute` None erases it: a random name keeps its calls apart from others'. Gives
+        the number of distinct sets of tags that had it.
+
+        Raises:
+            StoreError: when it cannot be done.
+        """
+
+    def backup(self, target: Path) -> None:
+        """Copy the ledger, as it is at one moment, while it is in use.
+
+        Raises:
+            StoreError: when the copy cannot be made, or there is something already.
+        """

@@ -212,7 +212,15 @@ SELECT
     api_key_id,
     created_at,
     iif(unpriced > 0, NULL, cost) AS cost_pico_usd, -- to compare and sum: SQLite has no decimals
-    status
+    status,
+    reason,
+    cost_source,
+    operation,
+    cache_read_input_tokens,
+    cache_write_input_tokens,
+    reasoning_output_tokens,
+    request_id,
+    first_in_request
 FROM (
     SELECT
         lower(hex(e.id)) AS id,
@@ -240,7 +248,33 @@ FROM (
                 WHERE c.event_id = e.id AND c.status IS NOT NULL ORDER BY c.seq DESC LIMIT 1
             ),
             e.status
-        ) AS status
+        ) AS status,
+        coalesce(
+            (
+                SELECT c.reason FROM amendments c
+                WHERE c.event_id = e.id ORDER BY c.seq DESC LIMIT 1
+            ),
+            e.reason
+        ) AS reason,
+        (
+            SELECT p.source FROM prices p
+            WHERE p.id = coalesce(
+                (
+                    SELECT c.price_id FROM amendments c
+                    WHERE c.event_id = e.id AND c.price_id IS NOT NULL ORDER BY c.seq DESC LIMIT 1
+                ),
+                e.price_id
+            )
+        ) AS cost_source,
+        k.operation,
+        e.cache_read_input_tokens + coalesce(sum(a.cache_read_input_tokens), 0)
+            AS cache_read_input_tokens,
+        e.cache_write_input_tokens + coalesce(sum(a.cache_write_input_tokens), 0)
+            AS cache_write_input_tokens,
+        e.reasoning_output_tokens + coalesce(sum(a.reasoning_output_tokens), 0)
+            AS reasoning_output_tokens,
+        iif(e.request_id IS NULL, NULL, lower(hex(e.request_id))) AS request_id,
+        e.first_in_request
     FROM usage_events e
     JOIN call_kinds k ON k.id = e.call_kind_id
     JOIN tag_sets s ON s.id = e.tag_set_id

@@ -8,26 +8,33 @@ an exclusive `flock` round each transaction keeps them even.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from costmw.config import Config, zone
 from costmw.errors import ConfigError, StoreBusy, StoreError
-from costmw.events import Record
+from costmw.events import Outcome, Record
 from costmw.periods import day_start
 from costmw.store import sqlite_care as care
 from costmw.store.base import Difference
 from costmw.store.fork_gate import ForkGate
-from costmw.store.migrations import migrations
+from costmw.store.mounts import is_network, mount_of
+from costmw.store.sqlite_epoch import begin_epoch, epoch
+from costmw.store.sqlite_errors import advice, is_busy, is_damage, is_of_a_record
+from costmw.store.sqlite_file import beside, mark_of
 from costmw.store.sqlite_health import Health, health_of
+from costmw.store.sqlite_key import Key
+from costmw.store.sqlite_open import connect, refuse_foreign, zone_kept
+from costmw.store.sqlite_place import Place
 from costmw.store.sqlite_read import SqliteSnapshot
+from costmw.store.sqlite_recovery import sources
+from costmw.store.sqlite_rescue import Rescuer
 from costmw.store.sqlite_rollups import Roller
 from costmw.store.sqlite_sql import from_micros, micros
 from costmw.store.sqlite_write import RecordInserter
@@ -44,8 +51,8 @@ FORK_PATIENCE = 2.0
 SUBMISSIONS_KEPT_DAYS = 90
 """How long it is kept who asked for a result that comes later; providers keep them for less."""
 
-KEY_BYTES = 32
-"""Length of the secret that API keys are fingerprinted with."""
+REPLACED_AT_MOST = 3
+"""How often the file may change under one transaction before it is tried again later."""
 
 
 def path_of(url: str) -> Path:
@@ -75,19 +82,23 @@ class SqliteStore:
         # A relative path means the directory that the app was started in, for good.
         self.path = path_of(url).absolute()
         self._config = config
-        self._zone: ZoneInfo | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._turns = Turns(Path(f"{self.path}.lock"), self._refuse_other_files)
+        self._turns = Turns(beside(self.path, ".lock"), self._refuse_other_files)
         self._gate = ForkGate()
         self._readers: set[sqlite3.Connection] = set()
+        self._place = Place(self.path, url, config, self._connect)
+        self._place.rescuer = self._rescuer = Rescuer(
+            self.path, self._transaction, self.roll_up, self._gate, self._readers
+        )
+        self._key = Key(beside(self.path, ".key"))
         self._inserter = RecordInserter()
         self._roller: Roller | None = None
+        self._epoch: int | None = None
+        self._used: sqlite3.Connection | None = None
 
     @property
     def time_zone(self) -> ZoneInfo:
         """The accounting time zone, once the store is open."""
-        return self._zone or zone(self._config.time_zone or "UTC")
+        return self._place.zone or zone(self._config.time_zone or "UTC")
 
     def open(self) -> None:
         """Make or check the file and its tables; see `Store.open`."""
@@ -99,40 +110,85 @@ class SqliteStore:
         if self.path.is_dir():
             raise StoreError(f"cannot open {self.url}: {self.path} is a directory; name a file")
         with self._translated_for_writing(), self._turns.mine(BUSY_TIMEOUT):
+            self._warn_of_network()
+            self._connected()
+            self._place.check()
             connection = self._connected()
             outdated = micros(datetime.now(UTC)) - SUBMISSIONS_KEPT_DAYS * 86_400_000_000
             connection.execute("DELETE FROM submissions WHERE created_at < ?", (outdated,))
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records in one transaction; see `Store.write`."""
-        with self._transaction() as connection:
-            self._inserter.insert(connection, records)
+        with self._translated_for_writing(), self._turns.mine():
+            for _ in range(REPLACED_AT_MOST):
+                with self._committed() as connection:
+                    self._inserter.insert(connection, records)
+                if self._place.is_in_place():
+                    return
+                # Committed to what is not the store's file any more: once more, to that.
+                self._connected()
+                if self._place.brought_over:  # events are there once, counters add up
+                    records = [r for r in records if not isinstance(r, Outcome)]
+        raise StoreError(f"{self.path} is replaced again and again")
 
     def roll_up(self, limit: int) -> int:
         """Roll up what is new; see `Store.roll_up`."""
         with self._transaction() as connection:
+            if sources(connection):  # older rows are still to come
+                return 0
             assert self._roller is not None  # made with the connection
             return self._roller.slice(connection, limit)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction of this process alone; undone when anything goes wrong in it."""
-        with self._translated_for_writing(), self._turns.mine():
-            connection = self._connected()
+        with self._translated_for_writing(), self._turns.mine(), self._committed() as connection:
+            yield connection
+
+    @contextmanager
+    def _committed(self) -> Iterator[sqlite3.Connection]:
+        """The same, for who has the turn. A file that proves damaged is set aside."""
+        connection = self._connected()
+        try:
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                self._forget_ids()
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            self._heed_epoch(connection)
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._forget_ids()
+            self._undo(connection)
+            if is_damage(error) and self._place.suspect(error):
+                raise StoreError(
+                    f"{self.path} is damaged ({error}) and set aside; a new one is begun"
+                ) from error
+            raise
+
+    def _undo(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            # Whatever became of it, nobody goes on with this connection.
+            logger.debug("a transaction cannot be undone: %s", error)
+            self._place.close()
+
+    def _heed_epoch(self, connection: sqlite3.Connection) -> None:
+        now = epoch(connection)
+        if now != self._epoch:
+            self._forget_ids()
+            self._epoch = now
 
     def _forget_ids(self) -> None:
         self._inserter.forget_ids()
         if self._roller is not None:
             self._roller.forget_ids()
+
+    def _refuse_while_recovering(self, connection: sqlite3.Connection) -> None:
+        if sources(connection):
+            raise StoreError(
+                f"rows of a file that was set aside are being brought over to {self.path}; "
+                "try again when that is done"
+            )
 
     def prune(self, before: datetime) -> int:
         """Drop the rows of calls before a moment; the rollups keep their sums for ever.
@@ -140,7 +196,11 @@ class SqliteStore:
         Whole days only: rows from the day that `before` is in are kept. Gives the number
         of rows; those that are not rolled up yet are rolled up first.
         """
-        boundary = day_start(before, self.time_zone)
+        with self._transaction() as connection:
+            self._refuse_while_recovering(connection)
+            # Never back again: rebuilding would drop the sums of what is pruned already.
+            kept_until = from_micros(care.pruned_until(connection))
+        boundary = max(day_start(before, self.time_zone), kept_until)
         while self.roll_up(care.DROPPED_AT_ONCE) == care.DROPPED_AT_ONCE:
             pass
         dropped = 0
@@ -148,7 +208,7 @@ class SqliteStore:
             with self._transaction() as connection:
                 if not (found := care.prune_slice(connection, boundary)):
                     care.drop_unused_tag_sets(connection)
-                    self._forget_ids()
+                    begin_epoch(connection)
                     return dropped
                 dropped += found
 
@@ -157,6 +217,10 @@ class SqliteStore:
 
         What was pruned keeps the rollups that it has.
         """
+        with self._transaction() as connection:
+            self._refuse_while_recovering(connection)
+        while self.roll_up(care.DROPPED_AT_ONCE) == care.DROPPED_AT_ONCE:
+            pass  # amendments of rows that are to be dropped
         with self._transaction() as connection:
             while care.prune_slice(connection, from_micros(care.pruned_until(connection))):
                 pass
@@ -176,7 +240,7 @@ class SqliteStore:
         """Put something else in the place of a tag's value; gives how many tag sets had it."""
         with self._transaction() as connection:
             found = care.forget_value(connection, key, value, substitute)
-            self._forget_ids()
+            begin_epoch(connection)
             return found
 
     def backup(self, target: Path) -> None:
@@ -199,13 +263,11 @@ class SqliteStore:
     def snapshot(self) -> Iterator[SqliteSnapshot]:
         """Open a consistent view on a connection of its own; see `Store.snapshot`."""
         with self._translated():
-            if self._zone is None:
+            if self._place.zone is None or not self.path.exists():
                 if not self.path.exists():
                     logger.warning("%s does not exist yet: making an empty store", self.path)
                 self.open()
-            with self._reader() as connection:
-                snapshot = SqliteSnapshot(connection, self._gate, self.time_zone)
-                snapshot.begin()
+            with self._view() as snapshot:
                 yield snapshot
 
     @contextmanager
@@ -215,10 +277,27 @@ class SqliteStore:
         Raises:
             StoreError: when there is no file, or none of ours, or it cannot be read.
         """
-        with self._translated(), self._reader() as connection:
-            self._refuse_foreign(connection)
-            snapshot = SqliteSnapshot(connection, self._gate, _zone_kept(connection))
-            snapshot.begin()
+        with self._translated(), self._view(is_ours=False) as snapshot:
+            yield snapshot
+
+    @contextmanager
+    def _view(self, *, is_ours: bool = True) -> Iterator[SqliteSnapshot]:
+        file = mark_of(self.path).file
+        try:
+            with self._reader() as connection:
+                if not is_ours:
+                    refuse_foreign(connection, self.url)
+                snapshot = SqliteSnapshot(connection, self._gate, zone_kept(connection))
+                snapshot.begin()
+                if mark_of(self.path).file == file:
+                    yield snapshot
+                    return
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self._place.report_damage(file)
+            raise
+        # Another file took its place, and SQLite opens a log by its name, not as this one's.
+        with self._view(is_ours=is_ours) as snapshot:
             yield snapshot
 
     def health(self, patience: float = 20.0) -> Health:
@@ -228,26 +307,17 @@ class SqliteStore:
             StoreError: when there is no file, or none of ours, or it cannot be read.
         """
         with self._translated(), self._reader() as connection, self._gate.inside():
-            self._refuse_foreign(connection)
+            refuse_foreign(connection, self.url)
             return health_of(connection, patience)
 
     def fingerprint_key(self) -> bytes:
         """Read or make `<file>.key`, readable by the owner alone."""
-        path = Path(f"{self.path}.key")
-        try:
-            if not path.exists():
-                with self._translated(), self._turns.mine(BUSY_TIMEOUT):
-                    if not path.exists():
-                        _write_key(path)
-            key = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"cannot read or make {path}: {error.strerror}") from error
-        if len(key) < KEY_BYTES:
-            raise StoreError(f"{path} is damaged: remove it to start new key ids")
-        return key
+        with self._translated():
+            return self._key.read_or_make(self._turns.mine(BUSY_TIMEOUT))
 
     def close(self) -> None:
         """Close the writing connection and the lock file."""
+        self._rescuer.stop()
         with self._turns.of_this_process():
             self._disconnect()
 
@@ -275,6 +345,7 @@ class SqliteStore:
         for connection in self._readers:
             connection.close()
         self._readers.clear()
+        self._rescuer.begin_anew()
         self._gate.open(alone=True)
         self._turns.after_fork_in_child()
 
@@ -282,7 +353,7 @@ class SqliteStore:
     def _reader(self) -> Iterator[sqlite3.Connection]:
         """A connection to read with, known to a fork."""
         with self._gate.inside():
-            connection = self._connect(read_only=True)
+            connection = self._connect("ro")
             self._readers.add(connection)
         try:
             yield connection
@@ -292,61 +363,33 @@ class SqliteStore:
                 connection.close()
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
         self._turns.close()
-        if connection is not None:
-            connection.close()
+        self._place.close()
 
-    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={'ro' if read_only else 'rwc'}",
-            uri=True,
-            timeout=BUSY_TIMEOUT,
-            check_same_thread=False,
-            isolation_level=None,
-            cached_statements=64,
-        )
-        try:
-            if not read_only:
-                self._refuse_foreign(connection)
-                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-                if mode != "wal":
-                    raise StoreError(
-                        f"cannot open {self.url}: no write-ahead log here (journal mode {mode}); "
-                        "put the file on a local disk"
-                    )
-                synchronous = "NORMAL" if self._config.durability != "commit" else "FULL"
-                connection.execute(f"PRAGMA synchronous = {synchronous}")
-            connection.execute("PRAGMA foreign_keys = ON")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _connect(self, mode: Literal["ro", "rwc"]) -> sqlite3.Connection:
+        return connect(self.path, mode, BUSY_TIMEOUT)
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection to write with, to a file that has its tables."""
-        if self._connection is not None and self._file != _identity(self.path):
-            if self.path.exists():
-                raise StoreError(
-                    f"{self.path} was replaced while it is in use; put the file back that was "
-                    "there, or restart the app"
-                )
-            logger.error("%s was removed while it is in use: a new one is made", self.path)
-            self._connection.close()
-            self._connection = None
-        if self._connection is None:
-            connection = self._connect()
-            try:
-                self._migrate(connection)
-                self._zone = self._settle_time_zone(connection)
-            except BaseException:
-                connection.close()
-                raise
+        """The connection to write with, to a file that is in its place and has its tables."""
+        connection = self._place.connected()
+        if connection is not self._used:
+            self._used = connection
+            assert self._place.zone is not None  # known with the connection
             self._inserter.forget_ids()
-            self._roller = Roller(self._zone)
-            self._file = _identity(self.path)
-            self._connection = connection
-        return self._connection
+            self._roller = Roller(self._place.zone)
+            self._epoch = None
+        return connection
+
+    def _warn_of_network(self) -> None:
+        mount = mount_of(self.path)
+        if mount is not None and is_network(mount.kind) and self.path not in _warned:
+            _warned.add(self.path)
+            logger.warning(
+                "%s is on a network file system (%s): locks and the write-ahead log do not hold "
+                "there, and rows can be lost. Put the file on a local disk",
+                self.path,
+                mount.kind,
+            )
 
     def _refuse_other_files(self) -> None:
         """Leave nothing beside a file that is not ours: look before anything is made.
@@ -355,27 +398,27 @@ class SqliteStore:
         process has on it (https://www.sqlite.org/howtocorrupt.html).
         """
         if self.path.is_file() and self.path.stat().st_size:
-            connection = self._connect(read_only=True)
             try:
-                self._refuse_foreign(connection)
-            finally:
-                connection.close()
-
-    def _busy(self) -> str:
-        return f"{self.url} is locked by another process for more than {BUSY_TIMEOUT:.0f} s"
+                with closing(self._connect("ro")) as connection:
+                    refuse_foreign(connection, self.url)
+            except sqlite3.DatabaseError as error:
+                # The lock file is made beside our own files alone: this one was, before.
+                if not (is_damage(error) and beside(self.path, ".lock").exists()):
+                    raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn what the database and the system raise into errors that say what to do."""
         try:
             yield
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError):
-            raise  # one bad record, not the store: the writer leaves it out
         except sqlite3.DatabaseError as error:
-            name = getattr(error, "sqlite_errorname", "") or ""
-            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise StoreBusy(self._busy()) from error
-            raise StoreError(f"cannot use {self.url}: {_advice(name, error)}") from error
+            if is_of_a_record(error):
+                raise  # one bad record, not the store: the writer leaves it out
+            if is_busy(error):
+                raise StoreBusy(
+                    f"{self.url} is locked by another process for more than {BUSY_TIMEOUT:.0f} s"
+                ) from error
+            raise StoreError(f"cannot use {self.url}: {advice(error)}") from error
 
     @contextmanager
     def _translated_for_writing(self) -> Iterator[None]:
@@ -386,90 +429,6 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"cannot use {self.url}: {error.strerror or error}") from error
 
-    def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
-        """Refuse a database of something else before anything in it is changed."""
-        steps = migrations()
-        tables = [
-            name
-            for (name,) in connection.execute(
-                "SELECT name FROM sqlite_master "
-                "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-            )
-        ]
-        if steps.migrations_table in tables:
-            tables.remove(steps.migrations_table)
-            if connection.execute(
-                f"SELECT 1 FROM {steps.migrations_table} WHERE migration_set = ?",  # noqa: S608
-                (steps.name,),
-            ).fetchone():
-                return
-        if tables:
-            raise StoreError(
-                f"{self.url} is a database of something else (it has a table {tables[0]}); "
-                "give costmw a file of its own"
-            )
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        from sqlite_utils import Database
-
-        connection.isolation_level = "DEFERRED"  # sqlite-utils manages transactions the default way
-        try:
-            migrations().apply(Database(connection))
-        finally:
-            connection.isolation_level = None
-
-    def _settle_time_zone(self, connection: sqlite3.Connection) -> ZoneInfo:
-        wanted = self._config.time_zone
-        connection.execute(
-            "INSERT OR IGNORE INTO settings (key, value) VALUES ('time_zone', ?)",
-            (wanted or "UTC",),
-        )
-        (kept,) = connection.execute(
-            "SELECT value FROM settings WHERE key = 'time_zone'"
-        ).fetchone()
-        if wanted is not None and wanted != kept:
-            raise StoreError(
-                f"{self.url} counts its days in {kept}, and time_zone asks for {wanted}: a store "
-                "keeps the zone that it was made with"
-            )
-        return zone(kept)
-
-
-def _zone_kept(connection: sqlite3.Connection) -> ZoneInfo:
-    found = connection.execute("SELECT value FROM settings WHERE key = 'time_zone'").fetchone()
-    return zone(found[0] if found else "UTC")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells one file from another at the same path; None when there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _write_key(path: Path) -> None:
-    """Make a key that is there whole or not at all."""
-    new = Path(f"{path}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
-def _advice(name: str, error: Exception) -> str:
-    if name.startswith("SQLITE_NOTADB"):
-        return "the file is not an SQLite database; move it away or name another file"
-    if name.startswith("SQLITE_CANTOPEN"):
-        return "the file cannot be opened; it and its directory must be writable by this user"
-    if name.startswith("SQLITE_READONLY"):
-        return "the file is read-only for this user; give it write permission"
-    if name.startswith("SQLITE_FULL"):
-        return "the disk is full; free some space"
-    if name.startswith("SQLITE_INTERRUPT"):
-        return "the question was broken off, since the app forked a process; ask again"
-    if name.startswith("SQLITE_CORRUPT"):
-        return "the file is damaged; restore a backup or move it away"
-    return str(error)
+_warned: set[Path] = set()
+"""Files on network file systems that were warned of: once a process."""

@@ -14,11 +14,12 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from costmw.store.base import Difference
+from costmw.store.interned import digest_of_tags
 from costmw.store.rollup_plan import HOUR
 from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES
-from costmw.store.sqlite_rollups import COLUMNS, MILLION, Roller, set_watermarks, watermarks
+from costmw.store.sql import MILLION
+from costmw.store.sqlite_rollups import COLUMNS, Roller, set_watermarks, watermarks
 from costmw.store.sqlite_sql import micros
-from costmw.store.sqlite_write import digest_of_tags
 
 DROPPED_AT_ONCE = 1_000
 """Rows that are dropped in one transaction."""

@@ -48,15 +48,25 @@ def health_of(connection: sqlite3.Connection, patience: float) -> Health:
     )
 
 
+def damage_of(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """What is wrong in a file, however long that takes to find out.
+
+    Raises:
+        sqlite3.DatabaseError: when it cannot even be looked at.
+    """
+    found = connection.execute(f"PRAGMA quick_check({MOST_DAMAGE})").fetchall()
+    lines = [line for (text,) in found for line in str(text).splitlines()]
+    return tuple(line for line in lines if line != "ok" and not line.startswith("*** "))
+
+
 def _damage(connection: sqlite3.Connection, patience: float) -> tuple[str, ...] | None:
     deadline = time.monotonic() + patience
     connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
     try:
-        found = connection.execute(f"PRAGMA quick_check({MOST_DAMAGE})").fetchall()
+        return damage_of(connection)
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
             return None
         raise
     finally:
         connection.set_progress_handler(None, 0)
-    return tuple(str(line) for (line,) in found if line != "ok")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,31 +9,28 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from costmw.events import Price, Usage, UsageEvent
+from costmw.events import UsageEvent
 from costmw.periods import day_start, day_stop
 from costmw.store.base import Found, Group, OutcomeCount, Query, TagScope, Totals
+from costmw.store.cell_totals import rolled_up
+from costmw.store.event_rows import AMENDMENT_COLUMNS, EVENT_COLUMNS, event_of
 from costmw.store.fork_gate import ForkGate
 from costmw.store.rollup_plan import DAY, Range, plan, ranges_of
-from costmw.store.sqlite_rolled import rolled_up
+from costmw.store.row_totals import add_new_rows, add_rows, check_dimensions
+from costmw.store.sqlite_care import pruned_until
 from costmw.store.sqlite_rollups import watermarks
-from costmw.store.sqlite_sql import EPOCH, MICROSECOND, Sql, micros
-from costmw.store.sqlite_totals import add_new_rows, add_rows, check_dimensions
+from costmw.store.sqlite_sql import EPOCH, MICROSECOND, SqliteSql, from_micros, micros
 
 _HOUR = 3_600_000_000
+_BOUND_AT_ONCE = 500
 
-_SELECT_EVENTS = """
-SELECT
-    e.seq, e.id, e.created_at, e.request_id, e.first_in_request, k.operation, k.api, k.provider,
-    k.request_model, k.response_model, e.input_tokens, e.output_tokens,
-    e.cache_read_input_tokens, e.cache_write_input_tokens, e.reasoning_output_tokens,
-    e.usage_detail, e.cost_pico_usd, k.price_context,
-    e.status, e.reason, e.latency_ms, e.time_to_first_chunk_ms,
-    k.api_key_id, e.response_id, e.trace_id, s.tags, p.source, p.ref, p.units
+_SELECT_EVENTS = f"""
+SELECT {EVENT_COLUMNS}
 FROM usage_events e
 JOIN call_kinds k ON k.id = e.call_kind_id
 JOIN tag_sets s ON s.id = e.tag_set_id
 JOIN prices p ON p.id = e.price_id
-"""
+"""  # noqa: S608 - our own names
 
 
 class SqliteSnapshot:
@@ -65,11 +61,11 @@ class SqliteSnapshot:
         from_rows = planned is None or self._moves_groups(query, done[1])
         groups: dict[Group, Totals] = {}
         if planned is None or from_rows:
-            add_rows(self._rows, groups, query, asked)
+            add_rows(SqliteSql, self._rows, groups, query, asked)
         else:
-            groups = rolled_up(self._rows, query, planned)
-            add_new_rows(self._rows, groups, query, planned.rolled, done)
-            add_rows(self._rows, groups, query, planned.rows)
+            groups = rolled_up(SqliteSql, self._rows, query, planned)
+            add_new_rows(SqliteSql, self._rows, groups, query, planned.rolled, done)
+            add_rows(SqliteSql, self._rows, groups, query, planned.rows)
         # What an amendment has moved away leaves an empty cell behind.
         groups = {group: sums for group, sums in groups.items() if sums != Totals()}
         if not query.group_by and not query.buckets:
@@ -113,7 +109,7 @@ class SqliteSnapshot:
         self, *, scope: TagScope, limit: int, before: int | None = None
     ) -> Sequence[tuple[int, UsageEvent]]:
         """The newest events, newest first."""
-        sql = Sql()
+        sql = SqliteSql()
         sql.add(_SELECT_EVENTS)
         sql.add("WHERE e.seq < ?", 2**62 if before is None else before)
         sql.having_tags(scope)
@@ -122,15 +118,63 @@ class SqliteSnapshot:
 
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         """One event by its id."""
-        sql = Sql()
+        sql = SqliteSql()
         sql.add(_SELECT_EVENTS)
         sql.add("WHERE e.id = ?", event_id.bytes)
         sql.having_tags(scope)
         return next(map(self._event, self._rows(*sql.statement())), None)
 
+    def events_between(
+        self,
+        start: datetime,
+        stop: datetime,
+        *,
+        scope: TagScope,
+        limit: int,
+        after: int | None = None,
+    ) -> Sequence[tuple[int, UsageEvent]]:
+        """The events of a span of time, oldest first."""
+        if after is None:
+            return self._oldest("e.created_at >= ?", (micros(start),), stop, scope, limit)
+        # In two steps, each found by the index: imported rows may share one moment in millions.
+        same = "e.created_at = ? AND e.seq > ?"
+        found = self._oldest(same, (micros(start), after), stop, scope, limit)
+        if len(found) < limit:
+            later = "e.created_at > ?"
+            found += self._oldest(later, (micros(start),), stop, scope, limit - len(found))
+        return found
+
+    def _oldest(
+        self, beginning: str, values: Sequence[int], stop: datetime, scope: TagScope, limit: int
+    ) -> list[tuple[int, UsageEvent]]:
+        sql = SqliteSql()
+        # By the tags it would find, and sort, all that is left for every page.
+        sql.add(_SELECT_EVENTS.replace("_events e", "_events e INDEXED BY usage_events_by_time"))
+        sql.add(f"WHERE {beginning}", *values)
+        sql.add("AND e.created_at < ?", micros(stop))
+        sql.having_tags(scope)
+        sql.add("ORDER BY e.created_at, e.seq LIMIT ?", limit)
+        return [(row["seq"], self._event(row)) for row in self._rows(*sql.statement())]
+
+    def known_ids(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Which of these ids events have."""
+        known: set[UUID] = set()
+        for first in range(0, len(ids), _BOUND_AT_ONCE):
+            some = [event_id.bytes for event_id in ids[first : first + _BOUND_AT_ONCE]]
+            marks = ", ".join("?" * len(some))
+            rows = self._rows(f"SELECT id FROM usage_events WHERE id IN ({marks})", some)  # noqa: S608 - placeholders
+            known.update(UUID(bytes=row[0]) for row in rows)
+        return known
+
+    def pruned_until(self) -> datetime | None:
+        """From when on there are rows, if others were dropped."""
+        with self._gate.inside():
+            moment = pruned_until(self._connection)
+        return from_micros(moment) if moment else None
+
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of all tags, sorted."""
-        sql = Sql()
+        sql = SqliteSql()
         sql.add(
             "SELECT n.key FROM facet_keys n WHERE n.key LIKE 'tag:%' AND EXISTS "
             "(SELECT 1 FROM tags e WHERE e.key_id = n.id"
@@ -143,7 +187,7 @@ class SqliteSnapshot:
         self, start: datetime, stop: datetime, *, scope: TagScope
     ) -> Sequence[OutcomeCount]:
         """Counters summed over the hours, most frequent first."""
-        sql = Sql()
+        sql = SqliteSql()
         sql.add("SELECT e.kind, e.provider, e.model, sum(e.count) FROM call_outcomes e")
         sql.add("WHERE e.hour >= ?", micros(start) // _HOUR)
         sql.add("AND e.hour < ?", -(-micros(stop) // _HOUR))
@@ -164,57 +208,14 @@ class SqliteSnapshot:
 
     def _event(self, row: sqlite3.Row) -> UsageEvent:
         changes = self._rows(
-            "SELECT a.*, p.source, p.ref, p.units FROM amendments a "
+            f"SELECT {AMENDMENT_COLUMNS} FROM amendments a "  # noqa: S608 - our own names
             "LEFT JOIN prices p ON p.id = a.price_id WHERE a.event_id = ? ORDER BY a.seq",
             (row["id"],),
         )
-
-        def amended(name: str) -> int | None:
-            delta = sum(change[name] for change in changes)
-            value: int | None = row[name]
-            return value if not delta else (value or 0) + delta
-
-        cost = row["cost_pico_usd"]
-        if (cost is None) + sum(change["unpriced"] for change in changes) > 0:
-            cost = None
-        else:
-            cost = (cost or 0) + sum(
-                change["cost_pico_usd"] + change["estimated_cost_pico_usd"] for change in changes
-            )
-        priced = next((c for c in reversed(changes) if c["price_id"] is not None), row)
-        status = next((c["status"] for c in reversed(changes) if c["status"]), row["status"])
-        return UsageEvent(
-            id=UUID(bytes=row["id"]),
-            created_at=EPOCH + row["created_at"] * MICROSECOND,
+        return event_of(
+            row,
+            changes,
+            event_id=UUID(bytes=row["id"]),
+            created_at=from_micros(row["created_at"]),
             request_id=UUID(bytes=row["request_id"]) if row["request_id"] else None,
-            first_in_request=bool(row["first_in_request"]),
-            operation=row["operation"],
-            api=row["api"],
-            provider=row["provider"],
-            request_model=row["request_model"],
-            response_model=row["response_model"],
-            usage=Usage(
-                input_tokens=amended("input_tokens"),
-                output_tokens=amended("output_tokens"),
-                cache_read_input_tokens=amended("cache_read_input_tokens") or 0,
-                cache_write_input_tokens=amended("cache_write_input_tokens") or 0,
-                reasoning_output_tokens=amended("reasoning_output_tokens") or 0,
-                detail=json.loads(row["usage_detail"] or "{}"),
-            ),
-            price=Price(
-                cost_pico_usd=cost,
-                source=priced["source"],
-                ref=priced["ref"],
-                units=json.loads(priced["units"]),
-            ),
-            status=status,
-            reason=changes[-1]["reason"] if changes else row["reason"],
-            tags=json.loads(row["tags"]),
-            latency_ms=row["latency_ms"],
-            time_to_first_chunk_ms=row["time_to_first_chunk_ms"],
-            api_key_id=row["api_key_id"],
-            response_id=row["response_id"],
-            trace_id=row["trace_id"],
-            price_context=json.loads(row["price_context"] or "{}"),
-            amendments=len(changes),
         )

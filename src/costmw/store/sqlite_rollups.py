@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from costmw.store.base import Totals
+from costmw.store.rolled import FacetOfKey, Kind, Profiles, Rolled
 from costmw.store.rollup_plan import DAY, HOUR
-from costmw.store.rollups import (
-    PAIRED_VALUES,
-    ROLLED_VALUES,
-    Buckets,
-    Cell,
-    Cells,
-    Profile,
-)
+from costmw.store.rollups import Buckets, Cell, Cells
+from costmw.store.sql import COUNTS, MILLION
 from costmw.store.sqlite_write import facet, facet_key
-
-MILLION = 1_000_000
-
-COUNTS = ("calls", "requests", "unpriced", "flagged", "incomplete", "timed")
-"""Fields of `Totals` that no ledger is long enough for to pass 64 bits."""
 
 _FIELDS = tuple(field.name for field in fields(Totals))
 
@@ -33,11 +23,6 @@ COLUMNS = tuple(
 )
 
 _IS_COUNT = tuple(name in COUNTS for name in _FIELDS)
-
-Facets = tuple[tuple[int, ...], tuple[int, ...]]
-"""Facets of keys of few values, and of many."""
-
-REMEMBERED_AT_MOST = 100_000
 
 ALL = (2**62, 2**62)
 
@@ -91,20 +76,11 @@ class Roller:
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._buckets = Buckets(zone)
-        self._profiles: dict[Facets, Profile] = {}
-        self._of_tags: dict[int, Facets] = {}
-        self._of_kinds: dict[tuple[int, str, str], Facets] = {}
-        self._widths: dict[int, int] = {}
+        self._profiles = _SqliteProfiles()
 
     def forget_ids(self) -> None:
         """Forget ids that were handed out in a transaction that is undone."""
-        self._forget_facets()
-        self._widths.clear()
-
-    def _forget_facets(self) -> None:
-        self._profiles.clear()
-        self._of_tags.clear()
-        self._of_kinds.clear()
+        self._profiles.forget()
 
     def slice(
         self, connection: sqlite3.Connection, limit: int, *, until: tuple[int, int] = ALL
@@ -116,17 +92,17 @@ class Roller:
         Returns:
             How many were rolled up; fewer than `limit` when none are left.
         """
-        self._heed_widths(connection)
+        self._profiles.begin(connection)
         events_done, amendments_done = watermarks(connection)
         cells = Cells(self._buckets)
         new = (amendments_done, events_done, until[0], limit)
         events = connection.execute(_NEW_EVENTS, new).fetchall()
         for *row, event_id, amended in events:
-            rolled = _Rolled(row)
+            rolled = Rolled(row)
             if amended:  # by amendments that came before it
                 for change in connection.execute(_AMENDMENTS_OF, (event_id, amendments_done)):
                     rolled.amend(change)
-            self._add(connection, cells, rolled)
+            self._add(cells, rolled)
         amendments = []
         if len(events) < limit:  # an amendment comes after its event
             left = limit - len(events)
@@ -143,16 +119,10 @@ class Roller:
             )
         return len(events) + len(amendments)
 
-    def _add(
-        self,
-        connection: sqlite3.Connection,
-        cells: Cells,
-        rolled: _Rolled,
-        sign: Literal[1, -1] = 1,
-    ) -> None:
+    def _add(self, cells: Cells, rolled: Rolled, sign: Literal[1, -1] = 1) -> None:
         cells.add(
             rolled.created_at,
-            self._profile(connection, rolled),
+            self._profiles.of(rolled),
             rolled.totals(),
             rolled.latency_ms,
             rolled.first_chunk_ms,
@@ -166,86 +136,13 @@ class Roller:
         found = connection.execute(_ONE_EVENT, (event_id,)).fetchone()
         if found is None:
             return
-        rolled = _Rolled(found)
+        rolled = Rolled(found)
         changes = connection.execute(_AMENDMENTS_OF, (event_id, seq)).fetchall()
         for change in changes:
             if change[-1] == seq:
-                self._add(connection, cells, rolled, -1)
+                self._add(cells, rolled, -1)
             rolled.amend(change)
-        self._add(connection, cells, rolled)
-
-    def _profile(self, connection: sqlite3.Connection, rolled: _Rolled) -> Profile:
-        kind = (rolled.call_kind_id, rolled.status, rolled.source)
-        of_kind, of_kind_wide = self._kind_facets(connection, kind)
-        of_tags, of_tags_wide = self._tag_facets(connection, rolled.tag_set_id)
-        key = (of_kind + of_tags, of_kind_wide + of_tags_wide)
-        known = self._profiles.get(key)
-        if known is None:
-            _make_room(self._profiles)
-            known = self._profiles[key] = Profile(*key)
-        return known
-
-    def _tag_facets(self, connection: sqlite3.Connection, tag_set_id: int) -> Facets:
-        known = self._of_tags.get(tag_set_id)
-        if known is None:
-            _make_room(self._of_tags)
-            found = connection.execute(
-                "SELECT key_id, facet_id FROM tags WHERE tag_set_id = ?", (tag_set_id,)
-            )
-            known = self._of_tags[tag_set_id] = self._by_width(found)
-        return known
-
-    def _kind_facets(self, connection: sqlite3.Connection, kind: tuple[int, str, str]) -> Facets:
-        known = self._of_kinds.get(kind)
-        if known is None:
-            _make_room(self._of_kinds)
-            known = self._of_kinds[kind] = self._intern_kind(connection, *kind)
-        return known
-
-    def _intern_kind(
-        self, connection: sqlite3.Connection, call_kind_id: int, status: str, source: str
-    ) -> Facets:
-        provider, model, operation, api_key_id = connection.execute(
-            "SELECT provider, coalesce(response_model, request_model), operation, api_key_id "
-            "FROM call_kinds WHERE id = ?",
-            (call_kind_id,),
-        ).fetchone()
-        kind = (provider, model, operation, status, source)
-        key_id = facet_key(connection, "kind")
-        facet_id = facet(connection, key_id, json.dumps(kind, ensure_ascii=False))
-        if not connection.execute(
-            "SELECT 1 FROM rollup_kinds WHERE facet_id = ?", (facet_id,)
-        ).fetchone():
-            connection.execute(
-                "INSERT INTO rollup_kinds "
-                "(facet_id, provider, model, operation, status, cost_source) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (facet_id, *kind),
-            )
-        found = [(key_id, facet_id)]
-        if api_key_id is not None:
-            key_id = facet_key(connection, "api_key_id")
-            found.append((key_id, facet(connection, key_id, api_key_id)))
-        return self._by_width(found)
-
-    def _by_width(self, found: Iterable[tuple[int, int]]) -> Facets:
-        facets: list[int] = []
-        wide: list[int] = []
-        for key_id, facet_id in found:
-            width = self._widths.get(key_id, 0)
-            if width <= PAIRED_VALUES:
-                facets.append(facet_id)
-            elif width <= ROLLED_VALUES:
-                wide.append(facet_id)
-        return tuple(facets), tuple(wide)
-
-    def _heed_widths(self, connection: sqlite3.Connection) -> None:
-        """Notice keys that have become wide: their values are kept in other cells then."""
-        widths = dict(connection.execute("SELECT id, value_count FROM facet_keys"))
-        for bound in (PAIRED_VALUES, ROLLED_VALUES):
-            if any(width > bound >= self._widths.get(key, 0) for key, width in widths.items()):
-                self._forget_facets()
-        self._widths = widths
+        self._add(cells, rolled)
 
     def _store(self, connection: sqlite3.Connection, cells: Cells) -> None:
         connection.executemany(_UPSERT, _rows(HOUR, cells.by_hour()))
@@ -253,55 +150,45 @@ class Roller:
         connection.executemany(_UPSERT_BIN, cells.histograms())
 
 
-class _Rolled:
-    """One event as it counts in the rollups, with the amendments that are applied to it."""
+class _SqliteProfiles(Profiles):
+    """Looks up and makes the facets of calls, on the connection of the current slice."""
 
-    def __init__(self, row: Sequence[Any]) -> None:
-        (
-            _,
-            self.created_at,
-            self.tag_set_id,
-            self.call_kind_id,
-            self.status,
-            self.source,
-            self._first_in_request,
-            self._in_request,
-            self._cost,
-            self._reason_given,
-            *tokens,
-            self.latency_ms,
-            self.first_chunk_ms,
-        ) = row
-        exact = self.status == "ok"
-        self._sums = [self._cost or 0, 0] if exact else [0, self._cost or 0]
-        self._unpriced = self._cost is None
-        self._tokens = [count or 0 for count in tokens]
+    _connection: sqlite3.Connection
 
-    def amend(self, change: tuple[Any, ...]) -> None:
-        """Apply one amendment, a row of `_AMENDMENTS_OF`."""
-        status, source, cost, estimated, unpriced, *tokens, _ = change
-        self.status = status or self.status
-        self.source = source or self.source
-        self._sums = [self._sums[0] + cost, self._sums[1] + estimated]
-        self._unpriced += unpriced
-        self._tokens = [old + new for old, new in zip(self._tokens, tokens, strict=True)]
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Go on, on this connection, with how many values each key has by now."""
+        self._connection = connection
+        self.heed_widths(dict(connection.execute("SELECT id, value_count FROM facet_keys")))
 
-    def totals(self) -> tuple[int, ...]:
-        """What it adds to a cell, in the order of `Totals`."""
-        cost, estimated = self._sums
-        return (
-            1,
-            self._first_in_request,
-            cost,
-            estimated,
-            cost + estimated if self._in_request else 0,
-            self._unpriced,
-            self._reason_given and self._cost is not None,
-            self.status != "ok",
-            *self._tokens,
-            self.latency_ms or 0,
-            self.latency_ms is not None,
+    def facets_of_tags(self, tag_set_id: int) -> Iterable[FacetOfKey]:
+        return self._connection.execute(
+            "SELECT key_id, facet_id FROM tags WHERE tag_set_id = ?", (tag_set_id,)
         )
+
+    def facets_of_kind(self, kind: Kind) -> Iterable[FacetOfKey]:
+        connection = self._connection
+        call_kind_id, status, source = kind
+        provider, model, operation, api_key_id = connection.execute(
+            "SELECT provider, coalesce(response_model, request_model), operation, api_key_id "
+            "FROM call_kinds WHERE id = ?",
+            (call_kind_id,),
+        ).fetchone()
+        row = (provider, model, operation, status, source)
+        key_id = facet_key(connection, "kind")
+        facet_id = facet(connection, key_id, json.dumps(row, ensure_ascii=False))
+        if not connection.execute(
+            "SELECT 1 FROM rollup_kinds WHERE facet_id = ?", (facet_id,)
+        ).fetchone():
+            connection.execute(
+                "INSERT INTO rollup_kinds "
+                "(facet_id, provider, model, operation, status, cost_source) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (facet_id, *row),
+            )
+        yield key_id, facet_id
+        if api_key_id is not None:
+            key_id = facet_key(connection, "api_key_id")
+            yield key_id, facet(connection, key_id, api_key_id)
 
 
 def _rows(every: int, cells: Iterable[Cell]) -> Iterator[tuple[int, ...]]:
@@ -312,11 +199,6 @@ def _rows(every: int, cells: Iterable[Cell]) -> Iterator[tuple[int, ...]]:
             if not is_count:
                 row.append(value // MILLION)
         yield tuple(row)
-
-
-def _make_room(remembered: dict[Any, Any]) -> None:
-    if len(remembered) >= REMEMBERED_AT_MOST:
-        remembered.clear()
 
 
 def watermarks(connection: sqlite3.Connection) -> tuple[int, int]:

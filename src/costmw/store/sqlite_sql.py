@@ -1,12 +1,12 @@
-"""Statements for SQLite, put together from our own names and bound values."""
+"""What SQLite says in its own way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from costmw.store.base import TagScope
+from costmw.store.rollup_plan import Range
+from costmw.store.sql import COUNTS, Sql
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -22,38 +22,22 @@ def from_micros(moment: int) -> datetime:
     return EPOCH + moment * MICROSECOND
 
 
-class Sql:
-    """A statement and its parameters, put together in order.
+class SqliteSql(Sql):
+    """A statement for SQLite."""
 
-    Tag keys and values are always bound as parameters; they never become SQL or JSON
-    paths.
-    """
+    JOIN = "CROSS JOIN"
+    LEAST = "min"
+    GREATEST = "max"
 
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._values: list[Any] = []
+    @staticmethod
+    def moment(at: datetime) -> str:
+        """Microseconds since 1970."""
+        return str(micros(at))
 
-    def add(self, text: str, *values: Any) -> None:
-        """Add a piece, and the values of its placeholders."""
-        self._parts.append(text)
-        self._values.extend(values)
+    def within(self, ranges: Sequence[Range]) -> None:
+        """The join is enough."""
 
-    def with_values(self, name: str, columns: str, rows: Iterable[Sequence[int]]) -> None:
-        """Begin with a table of numbers; as text, since some SQLites bind few parameters."""
-        listed = ", ".join(f"({', '.join(map(str, row))})" for row in rows)
-        self.add(f"WITH {name} ({columns}) AS (VALUES {listed})")
-
-    def having_tags(self, tags: TagScope) -> None:
-        """Keep rows of `e` whose tag set has each of these tags."""
-        for key, value in tags.items():
-            self.add(
-                "AND e.tag_set_id IN (SELECT t.tag_set_id FROM tags t WHERE t.facet_id = "
-                "(SELECT f.id FROM facets f JOIN facet_keys n ON n.id = f.key_id "
-                "WHERE n.key = ? AND f.value = ?))",
-                f"tag:{key}",
-                value,
-            )
-
-    def statement(self) -> tuple[str, list[Any]]:
-        """The text and its values."""
-        return "\n".join(self._parts), self._values
+    @staticmethod
+    def has_millions(name: str) -> bool:
+        """All but what no ledger is long enough for to pass 64 bits."""
+        return name not in COUNTS

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from costmw.events import Amendment, Outcome, Price, Record, Submission, UsageEvent
+from costmw.store.interned import (
+    CALL_KIND,
+    PRICE,
+    InternedRow,
+    call_kind_of,
+    digest_of_row,
+    digest_of_tags,
+    json_text,
+    price_of,
+)
 from costmw.store.sqlite_sql import micros
 
 INTERNED_AT_MOST = 50_000
 """Ids that a process remembers, of tag sets, prices and the like."""
-
-_CALL_KIND = (
-    "operation",
-    "api",
-    "provider",
-    "request_model",
-    "response_model",
-    "api_key_id",
-    "price_context",
-)
-_PRICE = ("source", "ref", "units")
 
 _INSERT_EVENT = """
 INSERT INTO usage_events (
@@ -169,7 +166,7 @@ class RecordInserter:
             usage.cache_read_input_tokens,
             usage.cache_write_input_tokens,
             usage.reasoning_output_tokens,
-            _json(usage.detail) if usage.detail else None,
+            json_text(usage.detail) if usage.detail else None,
             event.price.cost_pico_usd,
             self._price(connection, event.price),
             event.status,
@@ -228,24 +225,13 @@ class RecordInserter:
         return key_id, facet_id
 
     def _call_kind(self, connection: sqlite3.Connection, event: UsageEvent) -> int:
-        context = event.price_context
-        row = (
-            event.operation,
-            event.api,
-            event.provider,
-            event.request_model,
-            event.response_model,
-            event.api_key_id,
-            _json(context) if context else None,
-        )
-        return self._interned(connection, "call_kinds", _CALL_KIND, row)
+        return self._interned(connection, "call_kinds", CALL_KIND, call_kind_of(event))
 
     def _price(self, connection: sqlite3.Connection, price: Price) -> int:
         key = ("prices", price.source, price.ref, *price.units.items())
         known = self._ids.get(key)
         if known is None:
-            row = (price.source, price.ref, _json(price.units))
-            known = self._interned(connection, "prices", _PRICE, row)
+            known = self._interned(connection, "prices", PRICE, price_of(price))
             self._remember(key, known)
         return known
 
@@ -254,13 +240,12 @@ class RecordInserter:
         connection: sqlite3.Connection,
         table: str,
         columns: tuple[str, ...],
-        row: tuple[str | None, ...],
+        row: InternedRow,
     ) -> int:
         known = self._ids.get(row)
         if known is None:
-            # NULL and the empty text are not the same.
-            digest = _digest(*("" if text is None else f"={text}" for text in row))
-            known, _ = _intern(connection, table, digest, dict(zip(columns, row, strict=True)))
+            values = dict(zip(columns, row, strict=True))
+            known, _ = _intern(connection, table, digest_of_row(row), values)
             self._remember(row, known)
         return known
 
@@ -278,12 +263,6 @@ class _Asked:
     request_id: bytes | None
     first_in_request: bool
     tag_set_id: int
-
-
-def digest_of_tags(tags: Mapping[str, str]) -> tuple[str, bytes]:
-    """Tags as they are stored, and what tells them from others."""
-    text = _json(tags)
-    return text, _digest(text)
 
 
 def facet_key(connection: sqlite3.Connection, key: str) -> int:
@@ -326,11 +305,3 @@ def _intern(
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid, True
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
-def _digest(*parts: str) -> bytes:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()

@@ -78,6 +78,23 @@ class Turns:
         self._mine = threading.Lock()
 
     def _lock(self, timeout: float) -> int:
+        # Whoever waits in the system gets a turn in order; asking again and again does not.
+        patient = timeout < 0
+        deadline = time.monotonic() + timeout
+        while True:
+            lock_file = self._opened()
+            try:
+                fcntl.flock(lock_file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise self._busy(timeout) from None
+                time.sleep(0.002)
+                continue
+            if self._is_in_place(lock_file):
+                return lock_file
+            self.close()  # it was removed: others keep their turns at a new one
+
+    def _opened(self) -> int:
         if self._lock_file is None:
             self._before_first()
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -88,17 +105,13 @@ class Turns:
                     f"cannot make {self._path}: {error.strerror}; the directory "
                     f"{self._path.parent} must be writable by this user"
                 ) from error
-        # Whoever waits in the system gets a turn in order; asking again and again does not.
-        patient = timeout < 0
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-                return self._lock_file
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise self._busy(timeout) from None
-                time.sleep(0.002)
+        return self._lock_file
+
+    def _is_in_place(self, lock_file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(lock_file), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def _busy(self, timeout: float) -> StoreBusy:
         return StoreBusy(f"{self._path} is locked by another process for more than {timeout:.0f} s")

@@ -62,8 +62,10 @@ class ContentTee(BodyTee):
         while (found := self._passed.find(separator, searched)) < 0:
             searched = max(0, len(self._passed) - len(separator) + 1)
             if (size := len(self._passed) + self._held) and size > (limit := self._limit(max_size)):
-                raise _too_long(self._take(-1), limit)
-            if not await self._more():
+                if not self._held:
+                    raise _too_long(self._take(-1), limit)
+                self._let_go()
+            elif not await self._more():
                 return self._take(-1)
         line = self._take(found + len(separator))
         if len(line) > (limit := self._limit(max_size)):
@@ -166,6 +168,12 @@ class ContentTee(BodyTee):
         self._note(data, last=self._inner.at_eof())
         if self._hider is None or self._ended:
             self._held = 0
+
+    def _let_go(self) -> None:
+        """Hand on what is held back: its last line is too long to be waited for."""
+        if self._hider is not None:
+            self._passed += self._hider.end()
+        self._held = 0
 
     def _limit(self, max_size: int | None) -> int:
         return max_size or int(self._inner.get_read_buffer_limits()[1])

@@ -11,8 +11,6 @@ from costmw.capture.clients.urls import lower_names
 from costmw.capture.tee import BodyTee
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from costmw.capture.call import Call
     from costmw.capture.clients.base import Capture
     from costmw.capture.reading import BodyReader
@@ -132,7 +130,7 @@ class RawTee(BodyTee):
 
     def drain_conn(self) -> None:
         """Read the rest and forget it, so that the connection can be used again."""
-        # The original has no words for errors either.
+        # The original keeps errors to itself as well.
         with contextlib.suppress(Exception):
             while self.read(2**16, decode_content=self._decoded):
                 pass
@@ -164,12 +162,7 @@ class RawTee(BodyTee):
     def __enter__(self) -> RawTee:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -244,15 +237,14 @@ class RawTee(BodyTee):
 
     def _is_last(self, data: bytes | None) -> bool:
         """Whether nothing comes after these bytes, as far as can be told."""
-        inner = self._inner
         if not (self._encoded and self._decoded):
-            if not data or getattr(inner, "length_remaining", None) == 0:
+            if not data or getattr(self._inner, "length_remaining", None) == 0:
                 return True
         elif data:
-            # What is decoded already lies in the response still.
+            # All may have come, and some of what it decodes to lie in the response still.
             return False
         try:
-            return bool(inner.isclosed())
+            return bool(self._inner.isclosed())
         except (AttributeError, ValueError):
             return not data
 

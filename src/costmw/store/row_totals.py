@@ -1,12 +1,12 @@
 """Sums over rows: events, and what amendments change.
 
-Asked where no rollup has the answer, and for what is too new to be rolled up. Sums are
-split at a million, since SQLite's `sum` fails beyond 64 bits.
+Asked where no rollup has the answer, and for what is too new to be rolled up. The text is
+the same for every database. Sums are split at a million, since SQLite's `sum` fails beyond
+64 bits.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 from costmw.errors import ConfigError
 from costmw.store.base import DIMENSIONS, Group, Query, Totals
 from costmw.store.rollup_plan import Range
-from costmw.store.sqlite_sql import Sql, micros
+from costmw.store.sql import Sql
 
-Ask = Callable[[str, Sequence[Any]], list[sqlite3.Row]]
+Ask = Callable[[str, Sequence[Any]], Sequence[Sequence[Any]]]
 """Runs a statement and gives its rows."""
 
 _SPLIT = 1_000_000
@@ -46,19 +46,19 @@ _EXACT = "e.status = 'ok'"
 _EVENT_TERMS = {
     "calls": "1",
     "requests": "e.first_in_request",
-    "cost_pico_usd": f"iif({_EXACT}, e.cost_pico_usd, 0)",
-    "estimated_cost_pico_usd": f"iif({_EXACT}, 0, e.cost_pico_usd)",
-    "cost_in_requests_pico_usd": "iif(e.request_id IS NULL, 0, e.cost_pico_usd)",
-    "unpriced": "e.cost_pico_usd IS NULL",
-    "flagged": "e.cost_pico_usd IS NOT NULL AND e.reason IS NOT NULL",
-    "incomplete": f"NOT ({_EXACT})",
+    "cost_pico_usd": f"CASE WHEN {_EXACT} THEN e.cost_pico_usd ELSE 0 END",
+    "estimated_cost_pico_usd": f"CASE WHEN {_EXACT} THEN 0 ELSE e.cost_pico_usd END",
+    "cost_in_requests_pico_usd": ("CASE WHEN e.request_id IS NULL THEN 0 ELSE e.cost_pico_usd END"),
+    "unpriced": "CASE WHEN e.cost_pico_usd IS NULL THEN 1 ELSE 0 END",
+    "flagged": "CASE WHEN e.cost_pico_usd IS NULL OR e.reason IS NULL THEN 0 ELSE 1 END",
+    "incomplete": f"CASE WHEN {_EXACT} THEN 0 ELSE 1 END",
     "input_tokens": "e.input_tokens",
     "output_tokens": "e.output_tokens",
     "cache_read_input_tokens": "e.cache_read_input_tokens",
     "cache_write_input_tokens": "e.cache_write_input_tokens",
     "reasoning_output_tokens": "e.reasoning_output_tokens",
     "latency_ms": "e.latency_ms",
-    "timed": "e.latency_ms IS NOT NULL",
+    "timed": "CASE WHEN e.latency_ms IS NULL THEN 0 ELSE 1 END",
 }
 assert list(_EVENT_TERMS) == [f.name for f in fields(Totals)]
 
@@ -67,13 +67,14 @@ _AMENDMENT_TERMS = {
     "cost_pico_usd": "a.cost_pico_usd",
     "estimated_cost_pico_usd": "a.estimated_cost_pico_usd",
     "cost_in_requests_pico_usd": (
-        "iif(e.request_id IS NULL, 0, a.cost_pico_usd + a.estimated_cost_pico_usd)"
+        "CASE WHEN e.request_id IS NULL THEN 0 ELSE a.cost_pico_usd + a.estimated_cost_pico_usd END"
     ),
     "unpriced": "a.unpriced",
     "incomplete": (
-        "iif(a.status IS NULL, 0, (a.status <> 'ok') - (coalesce((SELECT l.status "
-        "FROM amendments l WHERE l.event_id = e.id AND l.seq < a.seq AND l.status IS NOT NULL "
-        "ORDER BY l.seq DESC LIMIT 1), e.status) <> 'ok'))"
+        "CASE WHEN a.status IS NULL THEN 0 ELSE CASE WHEN a.status = 'ok' THEN 0 ELSE 1 END "
+        "- CASE WHEN coalesce((SELECT l.status FROM amendments l WHERE l.event_id = e.id "
+        "AND l.seq < a.seq AND l.status IS NOT NULL ORDER BY l.seq DESC LIMIT 1), e.status) "
+        "= 'ok' THEN 0 ELSE 1 END END"
     ),
     "input_tokens": "a.input_tokens",
     "output_tokens": "a.output_tokens",
@@ -86,15 +87,18 @@ _SPANS = "spans b CROSS JOIN usage_events e JOIN call_kinds k ON k.id = e.call_k
 _WITHIN = "e.created_at >= b.start AND e.created_at < b.stop"
 
 
-def add_rows(ask: Ask, groups: dict[Group, Totals], query: Query, ranges: Sequence[Range]) -> None:
+def add_rows(
+    sql: type[Sql], ask: Ask, groups: dict[Group, Totals], query: Query, ranges: Sequence[Range]
+) -> None:
     """Add up the rows of some spans, events first, then what amendments change."""
     if ranges:
-        _sum(ask, groups, query, ranges, _EVENT_TERMS, _SPANS)
+        _sum(sql(), ask, groups, query, ranges, _EVENT_TERMS, _SPANS)
         amended = f"{_SPANS} JOIN amendments a ON a.event_id = e.id"
-        _sum(ask, groups, query, ranges, _AMENDMENT_TERMS, amended)
+        _sum(sql(), ask, groups, query, ranges, _AMENDMENT_TERMS, amended)
 
 
 def add_new_rows(
+    sql: type[Sql],
     ask: Ask,
     groups: dict[Group, Totals],
     query: Query,
@@ -106,29 +110,25 @@ def add_new_rows(
         events, amendments = watermarks
         kinds = "JOIN call_kinds k ON k.id = e.call_kind_id CROSS JOIN spans b"
         new = f"e.seq > {events:d}"
-        _sum(ask, groups, query, ranges, _EVENT_TERMS, f"usage_events e {kinds}", new)
+        _sum(sql(), ask, groups, query, ranges, _EVENT_TERMS, f"usage_events e {kinds}", new)
         amended = f"usage_events e CROSS JOIN amendments a ON a.event_id = e.id {kinds}"
-        _sum(ask, groups, query, ranges, _AMENDMENT_TERMS, amended, new)
+        _sum(sql(), ask, groups, query, ranges, _AMENDMENT_TERMS, amended, new)
         amended = f"amendments a CROSS JOIN usage_events e ON e.id = a.event_id {kinds}"
         new = f"a.seq > {amendments:d} AND e.seq <= {events:d}"
-        _sum(ask, groups, query, ranges, _AMENDMENT_TERMS, amended, new)
+        _sum(sql(), ask, groups, query, ranges, _AMENDMENT_TERMS, amended, new)
 
 
 def _sum(
+    sql: Sql,
     ask: Ask,
     groups: dict[Group, Totals],
     query: Query,
     ranges: Sequence[Range],
     terms: Mapping[str, str],
     source: str,
-    condition: str = "1",
+    condition: str = "1 = 1",
 ) -> None:
-    sql = Sql()
-    sql.with_values(
-        "spans",
-        "n, start, stop",
-        [(span.position, micros(span.start), micros(span.stop)) for span in ranges],
-    )
+    sql.with_spans("spans", "n, start, stop", ranges)
     tags = [name.removeprefix("tag:") for name in query.group_by if name.startswith("tag:")]
     keys = ["b.n"] if query.buckets else []
     keys += [
@@ -148,6 +148,7 @@ def _sum(
             f"tag:{key}",
         )
     sql.add(f"WHERE {_WITHIN} AND {condition}")
+    sql.within(ranges)
     sql.having_tags(query.scope)
     sql.having_tags(query.where)
     if keys:
@@ -155,7 +156,7 @@ def _sum(
     for row in ask(*sql.statement()):
         found = Totals(
             **{
-                name: row[len(keys) + 2 * n] * _SPLIT + row[len(keys) + 2 * n + 1]
+                name: int(row[len(keys) + 2 * n]) * _SPLIT + int(row[len(keys) + 2 * n + 1])
                 for n, name in enumerate(terms)
             }
         )

@@ -32,6 +32,8 @@ SHARED_WITH_HOST = frozenset({"9p", "drvfs", "fuse", "prl_fs", "vboxsf", "virtio
 
 IN_MEMORY = frozenset({"ramfs", "tmpfs"})
 
+_FUSE_IS_LOCAL = frozenset({"fuse.fuse-overlayfs"})
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -39,6 +41,11 @@ class Mount:
 
     point: str
     kind: str
+
+
+def is_network(kind: str) -> bool:
+    """Whether a kind of file system is on another machine, as far as its name tells."""
+    return kind in NETWORK or (kind.startswith("fuse.") and kind not in _FUSE_IS_LOCAL)
 
 
 def mount_of(path: Path) -> Mount | None:

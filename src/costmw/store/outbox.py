@@ -1,0 +1,164 @@
+"""A store with an outbox: when the database is away records wait on this host's disk.
+
+They are acknowledged then: they are as safe as in an SQLite ledger, and are sent once the
+database is back, in their order. While anything waits all of this host's records go the
+same way, so that nothing overtakes; nobody waits for a connection that cannot be had.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from costmw.config import Config
+from costmw.errors import StoreError, StoreUnreachable
+from costmw.events import Outcome, Record, new_id
+from costmw.store.base import Snapshot
+from costmw.store.outbox_drainer import Drainer, Remote
+from costmw.store.outbox_file import OutboxFile
+from costmw.store.record_json import encode
+
+logger = logging.getLogger("costmw")
+
+SHARE_OF_TIMEOUT = 0.7
+"""The part of `ack_timeout` that the database gets: the outbox needs some of it too."""
+
+STOP_PATIENCE = 2.0
+"""Seconds that closing waits for what is being sent."""
+
+_KEY = "fingerprint_key"
+
+
+class OutboxStore:
+    """Writes to `remote`, or to a file when that fails; reads from `remote` alone.
+
+    `path` is the file, one for all processes of the host; None puts it into the user's
+    state directory. Made without any I/O.
+    """
+
+    def __init__(self, remote: Remote, path: Path | None, config: Config) -> None:
+        self.remote = remote
+        self.url = remote.url
+        self.file = OutboxFile(path, remote.url)
+        self._patience = config.ack_timeout * SHARE_OF_TIMEOUT
+        self._drainer = Drainer(self.file, remote)
+        self._outages = 0
+
+    @property
+    def time_zone(self) -> ZoneInfo:
+        """The accounting time zone, once the database was reached."""
+        return self.remote.time_zone
+
+    def open(self) -> None:
+        """Open the database; one that is away now is no error, as long as records can wait."""
+        try:
+            self.remote.open()
+        except StoreUnreachable as error:
+            self._prepare(error)
+            logger.warning("costmw starts while its store is away: %s", error)
+        if not self.file.is_empty():
+            self._drainer.start()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Commit records, here or there; see `Store.write`."""
+        records = [_numbered(record) for record in records]
+        if self._is_direct():
+            try:
+                self.remote.write(records, patience=self._patience)
+            except StoreError as error:
+                self._is_away(error)
+            except Exception as error:
+                if len(records) == 1:
+                    self._bury(records[0], error)
+                raise
+            else:
+                return
+        self.file.append(records)
+        self._drainer.start()
+
+    def waiting(self) -> int:
+        """How many records wait on this host."""
+        return self.file.count()
+
+    def roll_up(self, limit: int) -> int:
+        """See `Store.roll_up`."""
+        return self.remote.roll_up(limit) if self._is_direct() else 0
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open a consistent view of the database; what waits is not in it."""
+        return self.remote.snapshot()
+
+    def fingerprint_key(self) -> bytes:
+        """The database's key; remembered here for when it is away."""
+        try:
+            key = self.remote.fingerprint_key()
+        except StoreError:
+            if kept := self.file.setting(_KEY):
+                return bytes.fromhex(kept)
+            raise
+        try:
+            if self.file.setting(_KEY) != key.hex():
+                self.file.set(_KEY, key.hex())
+        except StoreError as error:
+            logger.warning("records cannot wait here when the store is away: %s", error)
+        return key
+
+    def close(self) -> None:
+        """Release connections and files; what waits is sent when the store is used again."""
+        self._drainer.stop(STOP_PATIENCE)
+        self.file.close()
+        self.remote.close()
+
+    def before_fork(self) -> None:
+        """Come to rest: nobody is inside of the database, or of the file."""
+        self.remote.before_fork()
+        self.file.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self.file.after_fork_in_parent()
+        self.remote.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Go on, without anything that belongs to the parent."""
+        self.file.after_fork_in_child()
+        self.remote.after_fork_in_child()
+        self._drainer.after_fork_in_child()
+
+    def _is_direct(self) -> bool:
+        """Whether nothing waits that has to go first."""
+        try:
+            return self.file.is_empty()
+        except StoreError as error:
+            logger.debug("costmw's outbox cannot be looked at: %s", error)
+            return True
+
+    def _prepare(self, away: StoreError) -> None:
+        try:
+            self.file.prepare()
+        except StoreError as error:
+            raise StoreError(f"{away}; and {error}") from away
+
+    def _is_away(self, error: StoreError) -> None:
+        self._outages += 1
+        if (self._outages & (self._outages - 1)) == 0:
+            logger.warning("records wait in %s meanwhile: %s", self.file.path, error)
+
+    def _bury(self, record: Record, error: Exception) -> None:
+        """Keep a record that the database refuses; whoever wrote it is told as well."""
+        try:
+            kind, text = encode(record)
+            self.file.bury(kind, text, f"{type(error).__name__}: {error}".strip())
+            self._drainer.start()
+        except (StoreError, TypeError) as reason:
+            logger.debug("a record that cannot be stored is not kept either: %s", reason)
+
+
+def _numbered(record: Record) -> Record:
+    if isinstance(record, Outcome) and record.id is None:
+        return replace(record, id=new_id())
+    return record

@@ -1,0 +1,11 @@
+"""Whether there is a store at all: to open one that is a file makes it."""
+
+from __future__ import annotations
+
+from costmw.store.base import Store
+from costmw.store.sqlite import SqliteStore
+
+
+def is_absent(store: Store) -> bool:
+    """Whether the store would be a file that is not there."""
+    return isinstance(store, SqliteStore) and not store.path.exists()
