@@ -131,6 +131,17 @@ def test_the_hider_takes_out_the_usage_chunk_alone() -> None:
         assert out + hider.end() == stream[0] + stream[1] + stream[3]
 
 
+def test_the_hider_keeps_whole_events_when_one_is_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("costmw.capture.framing.MAX_EVENT_BYTES", 100)
+    hider = UsageChunkHider()
+    data = b'data: {"choices":[{}]}\n\n' + b"data: " + b"x" * 200
+    with pytest.raises(FramingError):
+        hider.feed(data)
+    assert data == hider.end()
+
+
 @settings(max_examples=300)
 @given(
     st.sampled_from(sorted(FORMATS)),

@@ -26,20 +26,29 @@ class UsageChunkHider:
 
     def __init__(self) -> None:
         self._framing = ServerSentEvents()
+        self._passed = bytearray()
 
     def feed(self, data: bytes) -> bytes:
-        """Take decoded bytes; gives those to hand on."""
+        """Take decoded bytes; gives those to hand on.
+
+        Raises:
+            FramingError: when they are no such stream; `end()` then gives all that is left.
+        """
         if self._framing.is_whole(data) and not _USAGE_CHUNK.search(data):
             return data
-        return b"".join(
-            block
-            for block in self._framing.blocks(data)
-            if not (_USAGE_CHUNK.search(block) and _USAGE_OBJECT.search(block))
-        )
+        for block in self._framing.blocks(data):
+            if not (_USAGE_CHUNK.search(block) and _USAGE_OBJECT.search(block)):
+                self._passed += block
+        return self._take()
 
     def end(self) -> bytes:
         """Give what was held back."""
-        return self._framing.rest()
+        return self._take() + self._framing.rest()
+
+    def _take(self) -> bytes:
+        taken = bytes(self._passed)
+        self._passed.clear()
+        return taken
 
 
 def with_usage_asked(body: bytes, request: Mapping[str, Any]) -> bytes | None:
