@@ -6,12 +6,15 @@ import asyncio
 import gc
 import logging
 import os
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from costmw import Config, Meter
 from costmw.errors import StoreBusy, StoreError
 from costmw.events import Record, UsageEvent
 from costmw.store import writer as writer_module
+from costmw.store.sqlite import SqliteStore
+from costmw.store.sqlite_rollups import watermarks
 from costmw.store.writer import Acknowledgement, Writer
 from faults import Result
 from faults.kill import Variant, killed
@@ -58,6 +63,9 @@ class FakeStore:
             self.failed.release()
             raise error
         self.transactions.append(list(records))
+
+    def roll_up(self, limit: int) -> int:
+        return 0
 
     def close(self) -> None:
         self.closed += 1
@@ -789,3 +797,44 @@ class TestKilled:
         control = cut(Variant("threads", "process", control=True))
         assert [] == control.violations, control
         assert 0 != control.figures["lost"]
+
+
+class TestRollingUp:
+    def test_what_others_left_behind_is_caught_up_with(self, tmp_path: Path) -> None:
+        with opened(tmp_path / "l.db") as store:
+            for _ in range(4):
+                store.write([an_event(1) for _ in range(500)])
+            writer = Writer(store, Config())
+            assert writer.submit(an_event(1)).wait(SOON)
+            until = time.monotonic() + SOON
+            while rolled_up(store) < 2_001:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert [] == store.verify()
+            writer.close(SOON)
+
+    def test_closing_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        with opened(tmp_path / "l.db") as store:
+            writer = Writer(store, Config())
+            assert writer.submit(an_event(1)).wait(SOON)
+            assert writer.close(SOON)
+            assert 1 == rolled_up(store)
+
+    def test_a_process_that_lives_for_one_call_rolls_it_up(self, tmp_path: Path) -> None:
+        script = (
+            "import sys\n"
+            "from costmw import Meter\n"
+            "meter = Meter(sys.argv[1])\n"
+            "meter.record(model='gpt-5-mini', provider='openai', input_tokens=1, output_tokens=1)\n"
+        )
+        for calls in (1, 2):
+            url = f"sqlite:///{tmp_path / 'l.db'}"
+            subprocess.run([sys.executable, "-c", script, url], check=True, timeout=SOON)
+            with opened(tmp_path / "l.db") as store:
+                assert calls == rolled_up(store)
+
+
+def rolled_up(store: SqliteStore) -> int:
+    """How many events the rollups have."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        return watermarks(connection)[0]

@@ -37,8 +37,11 @@ RETRY_AFTER = (0.05, 0.1, 0.2, 0.5, 1.0)
 ROLL_UP_AT_ONCE = 128
 """Rows that are rolled up in one transaction; calls that come meanwhile wait for it."""
 
+CATCH_UP_AT_ONCE = 512
+"""The same, when much is left: by the row larger slices are quicker."""
+
 BEHIND_AT_MOST = 10_000
-"""Committed rows that are left alone while calls wait; larger slices are quicker by the row."""
+"""Committed rows that are left alone while calls wait, and then rolled up at once."""
 
 
 class Acknowledgement:
@@ -143,12 +146,17 @@ class Writer:
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = 0
-        self._unrolled = 0
+        self._behind = 0
 
     @property
     def waiting(self) -> int:
         """Records that are handed in and not yet committed."""
         return len(self._queue) + len(self._in_hand)
+
+    @property
+    def behind(self) -> int:
+        """Records that are committed, and perhaps not rolled up yet."""
+        return self._behind
 
     def submit(self, record: Record) -> Acknowledgement:
         """Hand in one record; never blocks, never raises.
@@ -226,7 +234,7 @@ class Writer:
         failed = 0
         while True:
             with self._wanted:
-                while not self.waiting and not self._closing and not self._unrolled:
+                while not self.waiting and not self._closing and not self._behind:
                     # Not for ever: what a finalizer submits between these lines wakes nobody.
                     self._wanted.wait(1.0)
                 if failed:
@@ -240,27 +248,31 @@ class Writer:
                 self._roll_up()
 
     def _roll_up(self) -> None:
-        """Roll up what was committed: bit by bit while it is quiet, much at once otherwise."""
-        behind = self._unrolled
+        """Roll up what was committed: bit by bit while nothing waits, much at once otherwise."""
+        behind = self._behind
         if not behind or (self._queue and behind < BEHIND_AT_MOST):
             return
         if behind < ROLL_UP_AT_ONCE and not self._quiet():
             return
-        limit = BEHIND_AT_MOST if self._queue else ROLL_UP_AT_ONCE
+        if self._queue:
+            limit = BEHIND_AT_MOST
+        else:
+            limit = CATCH_UP_AT_ONCE if behind >= CATCH_UP_AT_ONCE else ROLL_UP_AT_ONCE
         with self._writing:
             try:
                 done = self._store.roll_up(limit)
             except Exception as error:  # noqa: BLE001 - the writer must survive everything
                 self._failed(error)
-                self._unrolled = 0  # with the next commit it is tried again
+                self._behind = 0  # with the next commit it is tried again
                 return
-        # Other processes write too: only a slice that is not full says that nothing is left.
-        self._unrolled = max(behind - done, 1) if done == limit else 0
+        # Other processes write too: a slice that is full says that there is more.
+        self._behind = max(behind - done, CATCH_UP_AT_ONCE) if done == limit else 0
 
     def _quiet(self) -> bool:
-        """Wait for a second in which nothing comes."""
+        """Wait for a second in which nothing comes, or for the end."""
         with self._wanted:
-            return not self._wanted.wait_for(lambda: self.waiting or self._closing, 1.0)
+            self._wanted.wait_for(lambda: self.waiting or self._closing, 1.0)
+            return not self.waiting
 
     def _take(self) -> None:
         with self._wanted:
@@ -290,7 +302,7 @@ class Writer:
                     self._rejected(error)
                 else:
                     self.counts.committed += len(part)
-                    self._unrolled += len(part)
+                    self._behind += len(part)
                 size *= 2
                 with self._wanted:
                     del self._in_hand[: len(part)]
@@ -380,7 +392,8 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _close_all() -> None:
     for writer in list(_writers):
-        if writer.waiting and not writer.close(timeout=5.0):
+        # Processes that live for one call roll it up as well, or nobody might.
+        if (writer.waiting or writer.behind) and not writer.close(timeout=5.0):
             logger.error(
                 "%d record(s) of costmw are lost as the process ends. %s",
                 writer.waiting,
