@@ -1,9 +1,9 @@
-"""Runs every benchmark: `python -m benchmarks`."""
+"""Runs every benchmark: `python -m benchmarks`; the views take half an hour."""
 
 from __future__ import annotations
 
-from benchmarks import other_requests, proxy, read_and_price, stream_chunk
+from benchmarks import ack, ingest, other_requests, proxy, read_and_price, stream_chunk, views
 
-for benchmark in (read_and_price, stream_chunk, other_requests, proxy):
+for benchmark in (read_and_price, stream_chunk, other_requests, proxy, ack, ingest, views):
     print(f"\n== {benchmark.__name__}: {benchmark.__doc__}")
     benchmark.run()

@@ -150,4 +150,4 @@ def _show(kind: str, figures: dict[str, float], calls: int, committed: int) -> N
 
 
 if __name__ == "__main__":
-    main("ack", run)
+    main("ack", lambda _: run())

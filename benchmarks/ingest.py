@@ -121,4 +121,4 @@ def _raw(source: Path, target: Path, seen: dict[str, int], batch: int) -> float:
 
 
 if __name__ == "__main__":
-    main("ingest", run)
+    main("ingest", lambda _: run())

@@ -45,12 +45,17 @@ def show(title: str, medians: Mapping[str, float], against: str) -> None:
         print(f"  {name:<44}{median:>10.2f} us{median / medians[against]:>8.2f} x")
 
 
-def main(name: str, run: Callable[[], dict[str, Any]]) -> None:
-    """Run one benchmark from the command line, with `--json FILE`."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+def main(
+    name: str,
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    parser: argparse.ArgumentParser | None = None,
+) -> None:
+    """Run one benchmark from the command line, with `--json FILE` beside its own options."""
+    parser = parser or argparse.ArgumentParser()
+    parser.prog = f"python -m benchmarks.{name}"
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    figures = run()
+    figures = run(options)
     if options.json:
         about = {"python": platform.python_version(), "machine": platform.machine()}
         options.json.write_text(json.dumps({**about, name: figures}, indent=2) + "\n")

@@ -86,4 +86,4 @@ def run() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main("other_requests", run)
+    main("other_requests", lambda _: run())

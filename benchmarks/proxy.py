@@ -428,4 +428,4 @@ if __name__ == "__main__":
         case ["bare", upstream]:
             serve_bare(upstream)
         case _:
-            main("proxy", run)
+            main("proxy", lambda _: run())

@@ -88,4 +88,4 @@ def run() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main("read_and_price", run)
+    main("read_and_price", lambda _: run())

@@ -128,4 +128,4 @@ def run() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main("stream_chunk", run)
+    main("stream_chunk", lambda _: run())

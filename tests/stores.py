@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 from costmw import Config
 from costmw.meter import open_store
 from costmw.store.base import Group, Query, Store, Totals
+from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES
 
 KINDS = ("sqlite", "postgres")
 
@@ -74,6 +76,34 @@ def place_of(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Callable
 def store(place: Place) -> Any:
     """An open store of each kind."""
     return place.open()
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch, *, paired: int, rolled: int) -> None:
+    """Let keys have fewer values than ever before they are kept in fewer cells, or in none."""
+    texts = {f"> {PAIRED_VALUES}": f"> {paired}", f"> {ROLLED_VALUES}": f"> {rolled}"}
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("costmw.store."):
+            continue
+        for constant, value in list(vars(module).items()):
+            if constant == "PAIRED_VALUES":
+                monkeypatch.setattr(module, constant, paired)
+            elif constant == "ROLLED_VALUES":
+                monkeypatch.setattr(module, constant, rolled)
+            elif isinstance(value, str) and any(text in value for text in texts):
+                for text, narrower in texts.items():  # statements
+                    value = value.replace(text, narrower)
+                monkeypatch.setattr(module, constant, value)
+
+
+@contextmanager
+def changing(store: Any) -> Iterator[Any]:
+    """A connection to change what a store keeps, behind its back."""
+    if hasattr(store, "_transaction"):
+        with store._transaction() as connection:
+            yield connection
+    else:
+        with store._writing() as (connection, _):
+            yield connection
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def test_no_store_at_all_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite:///:memory:", "llmcost.db", "postgres://ann:secret@db/costs", "sqlite://a:secret@b"],
+    ["sqlite:///:memory:", "llmcost.db", "mysql://ann:secret@db/costs", "sqlite://a:secret@b"],
 )
 def test_a_url_that_is_no_store_is_an_error_without_its_password(url: str) -> None:
     finding = the(examine(environ={"COSTMW_STORE": url}), "store-invalid")

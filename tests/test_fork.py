@@ -164,6 +164,26 @@ def test_a_process_pool_records(meter: Meter) -> None:
     assert 41 == len(events_of(meter))
 
 
+def test_what_waits_when_the_process_of_a_pool_ends_is_committed(
+    make_meter: Callable[..., Meter],
+) -> None:
+    """Such a process runs no hooks of `atexit`."""
+    meter = make_meter(config=Config(durability="async"))
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2, _meter_of_pool, (meter,), maxtasksperchild=5) as pool:
+        pool.map(_record_and_go_on, range(20), chunksize=1)
+        pool.close()
+        pool.join()
+    alone = context.Process(target=record, args=(meter,))
+    alone.start()
+    alone.join(SOON)
+    assert 21 == len(events_of(meter))
+
+
+def _record_and_go_on(n: int) -> None:
+    record(_pool_meter, n=n)
+
+
 def _meter_of_pool(meter: Meter) -> None:
     global _pool_meter
     _pool_meter = meter
@@ -275,6 +295,46 @@ def test_nobody_connects_between_coming_to_rest_and_the_fork(meter: Meter) -> No
     for thread in (late, asking):
         thread.join(SOON)
         assert not thread.is_alive()
+
+
+def test_whoever_asks_is_inside_of_the_gate_with_every_statement(
+    meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork that does not know of one leaves its connection locked in the child, for ever."""
+    assert isinstance(meter.store, SqliteStore)
+    store, outside = meter.store, []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if not store._gate._inside:
+                outside.append(sql)
+            return super().execute(sql, *values)
+
+    def connect(mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{store.path.as_uri()}?mode={mode}",
+            uri=True,
+            check_same_thread=False,
+            isolation_level=None,
+            factory=Watched,
+        )
+
+    record(meter, feature="f")
+    event = events_of(meter)[0]
+    monkeypatch.setattr(store, "_connect", connect)
+    for opened in (store.snapshot, store.snapshot_as_it_is):
+        with opened() as snapshot:
+            snapshot.pruned_until()
+            snapshot.known_ids([event.id])
+            snapshot.events_between(event.created_at, event.created_at, scope={}, limit=1)
+    meter.reports.overview(tag="feature")
+    meter.reports.calls(5)
+    meter.reports.call(event.id)
+    store.health()
+    store.verify()
+    store.backup(store.path.with_name("copy.db"))
+
+    assert [] == outside
 
 
 def test_a_child_can_ask(meter: Meter) -> None:

@@ -23,6 +23,7 @@ from costmw.errors import ConfigError
 from costmw.events import Amendment, Price, Usage, UsageEvent, new_id
 from costmw.meter import open_store
 from costmw.money import MAX_PICO
+from costmw.price_list import UnitPrices
 from costmw.pricing import Pricing
 from costmw.store.base import DIMENSIONS, Query, Totals
 from costmw.store.sqlite import SqliteStore
@@ -315,6 +316,40 @@ class TestPrices:
         assert "list" == event.price.source
         assert event.price.cost_pico_usd
         assert event.price.units
+
+    @pytest.mark.parametrize("model", ["deepseek-chat", "deepseek-v4-flash"])
+    def test_prices_that_change_with_the_time_are_those_of_the_list_and_looked_up_once(
+        self, store: SqliteStore, table: Write, monkeypatch: pytest.MonkeyPatch, model: str
+    ) -> None:
+        from genai_prices import calc_price
+        from genai_prices.types import Usage as ListUsage
+
+        asked: list[object] = []
+        real = UnitPrices._find_rates
+        monkeypatch.setattr(
+            UnitPrices, "_find_rates", lambda *args: asked.append(args) or real(*args)
+        )
+        # Hours and minutes of 400 days: prices hold from a day on, or at some hours of the day.
+        moments = [NOON - timedelta(days=n, minutes=7 * n) for n in range(400)]
+        rows = [
+            changed(
+                id=f"{n}", model=model, provider="deepseek", cost_usd="", created_at=at.isoformat()
+            )
+            for n, at in enumerate(moments)
+        ]
+        assert Imported(new=400) == imported(store, table(rows[0][0], *(row for _, row in rows)))
+        usage = ListUsage(input_tokens=100, output_tokens=10)
+        expected = {
+            at: int(
+                calc_price(
+                    usage, model, provider_id="deepseek", genai_request_timestamp=at
+                ).total_price.scaleb(12)
+            )
+            for at in moments
+        }
+        found = {event.created_at: event.price.cost_pico_usd for event in stored(store)}
+        assert expected == found
+        assert 1 < len(set(expected.values())) <= len(asked) <= 3
 
     def test_a_model_that_nobody_knows_has_no_cost(self, store: SqliteStore, table: Write) -> None:
         assert Imported(new=1, unpriced=1) == imported(

@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"store"},
     {"capture", "meter"},
     {"answers", "reports", "reprice", "transfer"},
+    {"care"},
     {"__init__"},
     {"dashboard"},
     {"integrations"},

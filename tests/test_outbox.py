@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from costmw.store.outbox import OutboxStore
 from costmw.store.outbox_file import OutboxFile, usual_path
 from costmw.store.record_json import decode, encode
 from costmw.store.sqlite import SqliteStore
+from faults.outbox_simulator import played
 from postgres_server import Server, postgres, running
 from rows import NOON, an_event, an_outcome, stored
 from test_store_contract import random_records
@@ -329,6 +330,56 @@ class TestOnce:
             store.close()
 
 
+class TestCare:
+    def test_the_database_is_cared_for(
+        self, store: OutboxStore, remote: Remote, tmp_path: Path
+    ) -> None:
+        store.write([an_event(5), an_event(6, created_at=NOON + timedelta(days=3))])
+        assert 2 == store.roll_up(10)
+        with remote._transaction() as connection:
+            connection.execute("DELETE FROM rollups")
+
+        assert store.verify()
+        assert 2 == store.rebuild()
+        assert [] == store.verify()
+        assert 1 == store.prune(NOON + timedelta(days=2))
+        assert [6] == [event.price.cost_pico_usd for event in stored(remote)]
+        store.backup(tmp_path / "copy.db")
+        assert (tmp_path / "copy.db").exists()
+
+    def test_who_is_forgotten_is_so_in_what_waits_too(
+        self, store: OutboxStore, remote: Remote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store._drainer, "start", lambda: None)
+        sent, bob = an_event(1, tags={"user": "alice"}), an_event(4, tags={"user": "bob"})
+        store.write([sent])
+        remote.away = True
+        waits = an_event(2, tags={"user": "alice", "n": "alice"})
+        store.write([waits, bob, Amendment(event_id=sent.id, reason="alice")])
+        store.file.bury(*encode(replace(waits, latency_ms="fast")), "why")  # type: ignore[arg-type]
+        store.file.bury("event", "nonsense", "why")
+        remote.away = False
+        store.roll_up(10)
+
+        assert 1 == store.forget("user", "alice")
+        (changed, *_), letters = store.file.head(9), store.file.dead_letters()
+        name = decode(changed.kind, changed.record).tags["user"]  # type: ignore[union-attr]
+        assert name.startswith("(erased ")
+        assert replace(waits, tags={"user": name, "n": "alice"}) == decode("event", changed.record)
+        assert [3, 1] == [len(store.file.head(9)), letters[0].record.count("alice")]
+        while store.waiting():
+            store._drainer.send_some()
+        assert [name, name, "bob"] == [event.tags["user"] for event in stored(remote)]
+
+    def test_nothing_is_made_of_an_outbox_that_is_not_there(
+        self, store: OutboxStore, tmp_path: Path
+    ) -> None:
+        store.write([an_event(1, tags={"user": "alice"})])
+        assert 1 == store.forget("user", "alice", substitute="x")
+
+        assert not list(tmp_path.glob("outbox*"))
+
+
 class TestPoison:
     def test_a_record_that_is_refused_becomes_a_dead_letter_and_the_rest_is_sent(
         self, store: OutboxStore, remote: Remote
@@ -374,6 +425,17 @@ class TestPoison:
         assert 0 == store.waiting()
 
 
+def test_random_schedules_with_faults_anywhere_lose_nothing() -> None:
+    """More of them are run by `python -m tests.faults outbox_simulator`."""
+    first = int.from_bytes(os.urandom(4))
+    print(f"seeds from {first}")
+    counts, failed = played(range(first, first + 100))
+
+    assert [] == failed
+    assert 100 == counts["schedules"]
+    assert min(counts["crashed"], counts["failed"], counts["drain"]) > 20
+
+
 class TestFile:
     def test_it_is_readable_by_its_owner_alone(self, store: OutboxStore, remote: Remote) -> None:
         remote.away = True
@@ -404,6 +466,19 @@ class TestFile:
             with pytest.raises(StoreError, match=r"/proc.*set COSTMW_OUTBOX"):
                 use()
         store.close()
+
+    def test_one_that_is_damaged_keeps_nobody_from_the_database(
+        self, store: OutboxStore, remote: Remote, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store.file.path.write_bytes(b"no database at all" * 1000)
+        store.open()
+        store.write([an_event(1)])
+
+        assert 1 == len(stored(remote))
+        assert "what waits from before cannot be sent: cannot use the outbox" in caplog.text
+        remote.away = True
+        with pytest.raises(StoreError, match="cannot use the outbox"):
+            store.write([an_event(2)])
 
     def test_many_processes_share_it(self, tmp_path: Path) -> None:
         path = tmp_path / "outbox.db"
@@ -592,7 +667,7 @@ class TestWithPostgres:
         deadline = time.monotonic() + 10
         while store.file.dead_letters(untold=True) and time.monotonic() < deadline:
             time.sleep(0.01)
-        with store.remote._reader() as connection:  # type: ignore[attr-defined]
+        with store.remote._readers.one() as connection:  # type: ignore[attr-defined]
             ((kind, record, reason),) = connection.execute(
                 "SELECT kind, record, reason FROM dead_letters"
             ).fetchall()

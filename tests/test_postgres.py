@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,10 +28,15 @@ from costmw.events import Amendment, Usage, new_id
 from costmw.money import MAX_PICO
 from costmw.periods import midnight, next_month
 from costmw.store import postgres as postgres_module
+from costmw.store import postgres_readers
 from costmw.store.base import Query
+from costmw.store.outbox_file import DeadLetter
 from costmw.store.postgres import PostgresStore
+from costmw.store.postgres_batch import Batch
 from costmw.store.postgres_partitions import made
+from costmw.store.postgres_read import PostgresSnapshot
 from costmw.store.postgres_url import address_of
+from costmw.store.record_json import encode
 from postgres_server import Server, postgres, running
 from rows import NOON, an_event, an_outcome
 from stores import rows_alone
@@ -54,7 +61,7 @@ def store(url: str) -> Iterator[PostgresStore]:
 
 def asked(store: PostgresStore, sql: str) -> list[tuple[Any, ...]]:
     """Rows of a statement of the test's own, in the store's schema."""
-    with store._reader() as connection:
+    with store._readers.one() as connection:
         return connection.execute(sql).fetchall()
 
 
@@ -183,6 +190,11 @@ class TestOpening:
         store.write([an_event(5)])
         assert 5 == total(store)
         store.close()
+
+    def test_a_server_that_only_reads_is_told_from_the_primary(self, postgres: Server) -> None:
+        url = f"{postgres.url()}&options=-c%20default_transaction_read_only%3Don"
+
+        assert "it is a read-only standby; name the primary" in self.refused(url)
 
     def test_a_database_of_another_encoding_is_refused(self, postgres: Server) -> None:
         with psycopg.connect(postgres.address, autocommit=True) as connection:
@@ -403,6 +415,24 @@ class TestText:
                 )
         assert 1 == len(asked(store, "SELECT tags FROM llm_usage_events"))
 
+    def test_what_has_a_nul_is_known_again_when_it_is_read(
+        self, url: str, store: PostgresStore
+    ) -> None:
+        event = an_event(1, provider="open\0ai", response_model="m\0", api_key_id="k\0")
+        store.write([event, an_event(2, provider="open\ufffdai", response_model="m\ufffd")])
+        other = PostgresStore(url, Config())
+        other.write(
+            [Amendment(event_id=event.id, reason="\0", cost_pico_usd=4, status="estimated")]
+        )
+        other.write([Amendment(event_id=event.id, reason="\0", cost_pico_usd=8)])
+        other.close()
+
+        assert [] == store.verify()
+        with store.snapshot() as snapshot:
+            found = snapshot.totals(Query(*ALL_TIME, ("provider", "model"))).groups
+        assert {("open\ufffdai", "m\ufffd"): 15} == {k: v.cost_pico_usd for k, v in found.items()}
+        assert [(2,)] == asked(store, "SELECT count(*) FROM call_kinds")
+
     def test_tags_are_never_part_of_a_statement(self, store: PostgresStore) -> None:
         statements: list[str] = []
         key, value = "needle'\"key", "needle'\"value"
@@ -412,6 +442,8 @@ class TestText:
 
             class Watched:
                 """A connection that tells the statements that it is given."""
+
+                execute, pipeline = connection.execute, connection.pipeline
 
                 def cursor(self, **options: Any) -> Any:
                     cursor = connection.cursor(**options)
@@ -437,6 +469,45 @@ class TestText:
 
         assert len(statements) >= 6
         assert not any("needle" in sql for sql in statements)
+
+
+class TestQuestions:
+    def test_cells_are_looked_up_by_their_keys(
+        self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not by reading all cells of a day, of which there are many more."""
+        for day in range(8):
+            at = NOON + timedelta(days=day)
+            tags = [{"tenant": f"t{n % 40}", "feature": f"f{n % 30}"} for n in range(120)]
+            store.write([an_event(1, created_at=at, tags=each) for each in tags])
+        with store._writing() as (connection, _):
+            connection.execute("ANALYZE")
+        plans: list[str] = []
+        really = PostgresSnapshot._cells
+
+        def explained(self: PostgresSnapshot, sql: str, values: Any) -> list[tuple[Any, ...]]:
+            plans.append("\n".join(row[0] for row in really(self, f"EXPLAIN {sql}", values)))
+            return really(self, sql, values)
+
+        monkeypatch.setattr(PostgresSnapshot, "_cells", explained)
+        with store.snapshot() as snapshot:
+            for names, where in ((("tag:feature",), {}), (("tag:feature",), {"tenant": "t3"})):
+                snapshot.totals(Query(*ALL_TIME, names, where=where))
+            assert [("8",)] == snapshot._rows("SHOW join_collapse_limit")
+
+        assert len(plans) >= 2
+        for plan in plans:
+            assert "Hash" not in plan, plan
+            assert "Merge" not in plan, plan
+            assert re.search(r"Index Cond: \(\(every = .*bucket = .*other_facet_id = ", plan), plan
+
+    def test_a_question_that_fails_leaves_the_connection_usable(self, store: PostgresStore) -> None:
+        store.write([an_event(1)])
+        with pytest.raises(StoreError, match="no_such_column"):
+            with store.snapshot() as snapshot:
+                snapshot._cells("SELECT sum(no_such_column) FROM rollups", ())
+        for _ in range(10):
+            assert 1 == total(store)
 
 
 class TestView:
@@ -490,7 +561,7 @@ class TestView:
             row[1] for row in other._connected().execute("PRAGMA table_info(llm_usage_events)")
         ]
         other.close()
-        with store._reader() as connection:
+        with store._readers.one() as connection:
             cursor = connection.execute("SELECT * FROM llm_usage_events")
             assert names == [column.name for column in cursor.description or ()]
 
@@ -591,6 +662,31 @@ class TestConnections:
         with store.snapshot() as snapshot:
             assert {("b",)} == set(snapshot.totals(Query(*ALL_TIME, ("tag:tenant",))).groups)
 
+    def test_a_copy_that_is_restored_meanwhile_is_noticed(self, store: PostgresStore) -> None:
+        store.write([an_event(1, tags={"tenant": "a"}), an_event(1, tags={"tenant": "b"})])
+        store.write([an_event(1, tags={"tenant": "c"})])
+        schema = store._address.schema
+        with psycopg.connect(store._address.conninfo, autocommit=True) as other:
+            tables = ["tag_sets", "tags", "facets", "facet_keys", "rollups", "rollup_histograms"]
+            for table in tables:
+                other.execute(f"CREATE TABLE public.{schema}_{table} AS TABLE {schema}.{table}")
+            store.write([an_event(1, tags={"tenant": "since"})])
+            with other.transaction():
+                other.execute("SET LOCAL session_replication_role = replica")
+                other.execute(f"SET LOCAL search_path = {schema}")
+                other.execute("CREATE TEMP TABLE kept AS TABLE settings; DELETE FROM settings")
+                other.execute("INSERT INTO settings TABLE kept")
+                for table in tables:
+                    other.execute(f"DELETE FROM {table}")
+                    other.execute(
+                        f"INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE public.{schema}_{table}"
+                    )
+        store.write([an_event(2, tags={"tenant": "since"})])
+
+        with store.snapshot() as snapshot:
+            found = snapshot.totals(Query(*ALL_TIME, ("tag:tenant",))).groups
+        assert 2 == found["since",].cost_pico_usd
+
     def test_a_statement_that_hangs_is_broken_off(self, store: PostgresStore) -> None:
         store.write([an_event(1)])
         with psycopg.connect(store._address.conninfo, autocommit=True) as other:
@@ -623,8 +719,8 @@ class TestConnections:
     def test_more_readers_than_connections_wait_for_their_turn(
         self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(postgres_module, "READERS", 2)
-        monkeypatch.setattr(postgres_module, "READER_PATIENCE", 0.2)
+        monkeypatch.setattr(postgres_readers, "READERS", 2)
+        monkeypatch.setattr(postgres_readers, "READER_PATIENCE", 0.2)
         store.close()
         store.write([an_event(1)])
         with store.snapshot(), store.snapshot():
@@ -649,6 +745,116 @@ class TestConnections:
                 if found == (0,):
                     break
         assert found == (0,)
+
+
+class TestCare:
+    """What the contract does not ask of every store."""
+
+    def test_a_kind_of_calls_that_is_not_known_any_more_is_known_again(
+        self, store: PostgresStore
+    ) -> None:
+        store.write([an_event(5, api_key_id="k1"), an_event(6, provider="x")])
+        with store._writing() as (connection, _):
+            for table in ("rollups", "rollup_histograms", "rollup_kinds", "facets"):
+                connection.execute(f"DELETE FROM {table}")
+        assert store.verify()
+        store.close()
+        store.rebuild()
+
+        assert [] == store.verify()
+        with store.snapshot() as snapshot:
+            found = snapshot.totals(Query(*ALL_TIME, ("provider",))).groups
+        assert {("openai",): 5, ("x",): 6} == {k: v.cost_pico_usd for k, v in found.items()}
+
+    def test_a_cell_of_no_facet_is_told_and_goes(self, store: PostgresStore) -> None:
+        store.write([an_event(5)])
+        with store._writing() as (connection, _):
+            connection.execute("UPDATE rollups SET other_facet_id = 77 WHERE other_facet_id <> 0")
+        assert ("(no facet has the id 77)",) in {found.facets for found in store.verify()}
+        store.rebuild()
+
+        assert [] == store.verify()
+        assert [(0,)] == asked(store, "SELECT count(*) FROM rollups WHERE other_facet_id = 77")
+
+    def test_tag_sets_that_are_interned_while_a_user_is_forgotten_are_forgotten_too(
+        self, url: str, store: PostgresStore
+    ) -> None:
+        """A batch has stored its tags, and waits for its turn meanwhile."""
+        store.write([an_event(1, tags={"user": "alice"})])
+        other = PostgresStore(url, Config())
+        other.open()
+        with psycopg.connect(store._address.conninfo, autocommit=True) as third:
+            third.execute(f"SET search_path = {store._address.schema}")
+            with third.transaction():
+                third.execute("UPDATE turn SET position = position")
+                event = an_event(10, tags={"user": "alice", "n": "new"})
+                threads = [
+                    threading.Thread(target=store.forget, args=("user", "alice")),
+                    threading.Thread(target=other.write, args=([event],)),
+                ]
+                for thread in threads:
+                    thread.start()
+                    time.sleep(0.5)  # until it waits
+            for thread in threads:
+                thread.join()
+        found = {event.price.cost_pico_usd: dict(event.tags) for event in stored(store)}
+        assert {"user": "alice", "n": "new"} == found[10]
+        assert found[1]["user"].startswith("(erased")
+        assert [] == store.verify()
+        names = (
+            "SELECT value FROM facets f JOIN facet_keys k ON k.id = key_id WHERE key = $$tag:user$$"
+        )
+        assert {("alice",), (found[1]["user"],)} == set(asked(store, names))
+        other.close()
+
+    def test_who_forgets_waits_for_tags_that_are_being_stored(
+        self, url: str, store: PostgresStore
+    ) -> None:
+        store.write([an_event(1, tags={"user": "alice"})])
+        other = PostgresStore(url, Config())
+        forgotten: list[int] = []
+        thread = threading.Thread(
+            target=lambda: forgotten.append(store.forget("user", "alice", substitute="x"))
+        )
+        with other._writing() as (connection, writer), connection.transaction():
+            batch = Batch.of([an_event(2, tags={"user": "alice", "n": "new"})])
+            writer._interner.intern(connection, batch.wanted())
+            thread.start()
+            thread.join(0.5)
+            assert [] == forgotten
+        thread.join()
+        assert [2] == forgotten
+        other.close()
+
+    def test_dead_letters_forget_too(self, store: PostgresStore) -> None:
+        event = an_event(1, tags={"user": "alice", "n": "alice"})
+        kind, record = encode(event)
+        store.bury(DeadLetter(str(new_id()), kind, record, "why", NOON.isoformat()))
+        store.bury(DeadLetter(str(new_id()), kind, "nonsense", "why", NOON.isoformat()))
+        store.forget("user", "alice", substitute="x")
+
+        expected = encode(replace(event, tags={"user": "x", "n": "alice"}))[1]
+        assert {("nonsense",), (expected,)} == set(asked(store, "SELECT record FROM dead_letters"))
+
+    def test_copies_are_made_by_pg_dump(self, store: PostgresStore, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"pg_dump --format=custom --schema=test_\w+ --file="):
+            store.backup(tmp_path / "copy")
+
+    def test_a_month_that_someone_reads_is_told_and_dropped_later(
+        self, store: PostgresStore
+    ) -> None:
+        store.write([an_event(1), an_event(2, created_at=NOON + timedelta(days=90))])
+        with store.snapshot() as snapshot:
+            assert 2 == len(snapshot.events(scope={}, limit=9))
+            began = time.monotonic()
+            with pytest.raises(StoreBusy, match="kept busy by others"):
+                store.prune(NOON + timedelta(days=60))
+            assert time.monotonic() - began < 8
+            assert 2 == len(snapshot.events(scope={}, limit=9))
+            store.write([an_event(4, created_at=NOON + timedelta(days=90))])
+        assert 1 == store.prune(NOON + timedelta(days=60))
+        assert [2, 4] == [event.price.cost_pico_usd for event in stored(store)]
+        assert [] == store.verify()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -683,7 +889,7 @@ class TestFork:
     def test_a_fork_does_not_wait_for_a_question_for_ever(
         self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(postgres_module, "FORK_PATIENCE", 0.2)
+        monkeypatch.setattr(postgres_readers, "FORK_PATIENCE", 0.2)
         store.write([an_event(1)])
         asking, told = threading.Event(), []
 
@@ -731,6 +937,14 @@ with open(told, "a") as journal:
 
 
 class TestSeveralHosts:
+    def test_an_outcome_that_is_sent_again_is_counted_once(self, store: PostgresStore) -> None:
+        one, other = (replace(an_outcome(), id=new_id()) for _ in range(2))
+        store.write([one, one])
+        store.write([other, one, an_outcome()])
+
+        with store.snapshot() as snapshot:
+            assert [3] == [row.count for row in snapshot.outcomes(*ALL_TIME, scope={})]
+
     def test_processes_that_are_killed_lose_nothing_that_was_acknowledged(
         self, store: PostgresStore, tmp_path: Path
     ) -> None:

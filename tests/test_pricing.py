@@ -234,3 +234,19 @@ def test_rates_give_what_the_list_itself_calculates_for_every_model() -> None:
             assert unit_prices.rates(counts).cost_usd(counts) == expected, (info.id, counts)
             compared += 1
     assert compared > 10_000
+
+
+@pytest.mark.parametrize("context", [{}, {"processing": "batch"}])
+def test_prices_that_are_remembered_are_those_of_the_day(context: dict[str, str]) -> None:
+    """One that has priced other days before says what one says that begins with this day."""
+    remembering, usage = Pricing(), Usage(input_tokens=1000, output_tokens=100)
+
+    def cost(pricing: Pricing, at: datetime) -> int | None:
+        return pricing.price(
+            usage, provider="mistral_ai", model="mistral-large-4", at=at, context=context
+        ).cost_pico_usd
+
+    days = [datetime(2026, 10, day, tzinfo=UTC) for day in (1, 25, 31, 2, 26)]
+    costs = [cost(remembering, day) for day in days]
+    assert costs == [cost(Pricing(), day) for day in days]
+    assert 1 < len(set(costs))

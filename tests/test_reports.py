@@ -254,7 +254,11 @@ class TestAgainstPlainPython:
             assert sums(now) == spend.sums
             last = [c for c in calls if key(world.day_of(c)) == key(before[period])]
             began = min(d for d in _days_around(before[period]) if key(d) == key(before[period]))
-            cut = _midnight(began, world.zone) + (NOW - spend.start)
+            assert _midnight(began, world.zone) == spend.previous_start
+            cut = spend.previous_stop
+            as_far = min(spend.previous_start + (NOW - spend.start), spend.start)
+            assert abs(cut - as_far) <= timedelta(minutes=30)
+            assert 0 == cut.astimezone(world.zone).minute
             assert sums(call for call in last if call.at < cut) == spend.previous
             assert (period, world.zone.key) == (spend.period, spend.time_zone)
             assert key(spend.start.astimezone(world.zone).date()) == key(world.today)
@@ -797,6 +801,21 @@ def test_an_unknown_dimension_is_refused_with_those_there_are(
         pytest.raises(ConfigError, match=r"cannot group by .*model.*tag:<key>"),
     ):
         Reports(store).by(dimension)
+
+
+def test_an_answer_from_rows_says_so(tmp_path: Path) -> None:
+    with opened(tmp_path / "llmcost.db") as store:
+        store.write([an_event(1, tags={"tenant": "acme", "team": "a", "user": "u"})])
+        reports = Reports(store, now=lambda: NOON)
+        for where, from_rows in (
+            ({}, False),
+            ({"tenant": "acme"}, False),
+            ({"tenant": "acme", "team": "a"}, True),
+        ):
+            assert from_rows == reports.by("tag:user", where=where).from_rows
+        assert not reports.trend(where={"tenant": "acme", "team": "a"}).from_rows
+        where = {"tenant": "acme", "team": "a", "user": "u"}
+        assert reports.trend(where=where).from_rows
 
 
 def test_reports_of_one_moment_do_not_see_what_comes_later(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Real servers with two workers on one file: every call once, and nothing lost at the end."""
+"""Real servers with two workers on one file: every call once, and nothing lost.
+
+Not at the end, nor when workers are recycled, reloaded or end in the middle of it.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from conftest import events_of
 from costmw import Meter
 from costmw.events import UsageEvent
 from costmw.testing import FakeProvider, Reply
+from faults import servers as turmoil
 
 WORKERS = 2
 CALLS = 60
@@ -225,7 +229,6 @@ FLASK = (FLASK_APP, "/chat/<user>")
 
 SERVERS = {
     "uvicorn": (UVICORN, *FASTAPI),
-    "gunicorn threads": (THREADS, *FLASK),
     "gunicorn threads, preloaded": ([*THREADS, "--preload"], *FLASK),
 }
 for module, name in (
@@ -308,3 +311,24 @@ def test_a_stream_that_is_open_when_the_server_ends_is_recorded_as_incomplete(
     assert [(event.status, dict(event.tags)) for event in left] == [
         ("incomplete", {"environment": "test", "route": route, "tenant": "acme"})
     ]
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["gunicorn sync", "gunicorn threads", "gunicorn gevent", "gunicorn gevent, preloaded"],
+)
+def test_workers_that_are_recycled_reloaded_and_end_in_the_middle_lose_nothing(
+    server: str, tmp_path: Path
+) -> None:
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+
+    result = turmoil.served(server, turmoil.variants()[server], tmp_path, 2.0, seed)
+
+    assert [] == result.violations, result
+
+
+def test_job_workers_that_fork_record_each_job_once(tmp_path: Path) -> None:
+    result = turmoil.worked(tmp_path, jobs=30)
+
+    assert [] == result.violations, result

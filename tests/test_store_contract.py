@@ -26,7 +26,7 @@ from costmw.reports import Reports
 from costmw.store.base import DIMENSIONS, Query, Store, Totals
 from postgres_server import postgres
 from rows import NOON, an_event, an_outcome
-from stores import KINDS, Place, groups_of, place, place_of, store
+from stores import KINDS, Place, groups_of, narrow, place, place_of, store
 
 __all__ = ["place", "place_of", "postgres", "store"]
 
@@ -365,11 +365,7 @@ class TestTags:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Beyond some values a key has no pairs and hours, beyond more no rollups at all."""
-        for module in ("costmw.store.rolled", "costmw.store.rollup_plan"):
-            monkeypatch.setattr(f"{module}.PAIRED_VALUES", 4)
-            monkeypatch.setattr(f"{module}.ROLLED_VALUES", 9)
-        if hasattr(store, "_writer"):
-            monkeypatch.setattr("costmw.store.postgres_look.PAIRED_VALUES", 4)
+        narrow(monkeypatch, paired=4, rolled=9)
         for n in range(14):
             event = an_event(1, tags={"user": str(n), "tenant": str(n % 2)}, latency_ms=n)
             store.write([event, an_event(1, tags={"user": "0", "tenant": "1"})])

@@ -789,7 +789,7 @@ class TestKilled:
         print(f"seed {seed}")
 
         def cut(variant: Variant) -> Result:
-            return killed("powerloss", variant, 2, seed, "mirror", after_kill=lose_power)
+            return killed("powerloss", variant, 2, seed, "--mirror", after_kill=lose_power)
 
         kept = cut(Variant("threads", "commit"))
         assert [] == kept.violations, kept

@@ -53,7 +53,10 @@ class Sums(Answer):
 
 
 class Spend(Answer):
-    """What one period has cost so far, and the same length of the period before."""
+    """What one period has cost so far, and the same length of the period before.
+
+    `previous` goes up to `previous_stop`: as far as the period has come, in whole hours.
+    """
 
     period: BudgetPeriod
     start: datetime
@@ -61,6 +64,8 @@ class Spend(Answer):
     time_zone: str
     sums: Sums
     previous: Sums
+    previous_start: datetime
+    previous_stop: datetime
 
 
 class Point(Answer):
@@ -71,13 +76,18 @@ class Point(Answer):
 
 
 class Trend(Answer):
-    """Cost over time, a point for every span, empty ones too."""
+    """Cost over time, a point for every span, empty ones too.
+
+    `from_rows`: no rollup had the answer, and the single calls were added up, which takes
+    the longer the more there are.
+    """
 
     start: datetime
     stop: datetime
     every: Granularity
     time_zone: str
     points: list[Point]
+    from_rows: bool
 
 
 class Row(Answer):
@@ -89,7 +99,11 @@ class Row(Answer):
 
 
 class Breakdown(Answer):
-    """Cost by a dimension or tag, the dearest first; `other` sums what `rows` leave out."""
+    """Cost by a dimension or tag, the dearest first; `other` sums what `rows` leave out.
+
+    `from_rows`: no rollup had the answer, and the single calls were added up, which takes
+    the longer the more there are.
+    """
 
     by: str
     start: datetime
@@ -97,6 +111,42 @@ class Breakdown(Answer):
     rows: list[Row]
     other: Row | None
     total: Sums
+    from_rows: bool
+
+
+class Quantiles(Answer):
+    """How long calls took, in milliseconds: what 50, 90, 95 and 99 of 100 do not exceed.
+
+    From a logarithmic histogram, exact to 9%. None without any call that was timed.
+    """
+
+    calls: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class DurationRow(Answer):
+    """One value of what was grouped by; None for calls without it."""
+
+    value: str | None
+    latency: Quantiles
+    time_to_first_chunk: Quantiles
+
+
+class Durations(Answer):
+    """How long calls took, whole and until something came, of the slowest values first.
+
+    `from_rows`: no rollup had the answer, and the single calls were looked at.
+    """
+
+    by: str | None
+    start: datetime
+    stop: datetime
+    rows: list[DurationRow]
+    total: DurationRow
+    from_rows: bool
 
 
 class UnitCost(Answer):

@@ -151,6 +151,75 @@ def _app() -> Callable[[], object]:
 
         typer.echo(import_calls(store, file, provider=provider, dry_run=dry_run, skip_bad=skip_bad))
 
+    @app.command()
+    def prune(
+        days: int | None = typer.Option(None, min=1, help="Keep the rows of so many days."),
+        before: str = typer.Option("", help="Drop the rows from before this day."),
+        dry_run: bool = typer.Option(False, help="Change nothing, only say what would."),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Drop the rows of old calls; their sums are kept for ever."""
+        from costmw.care import commands
+
+        typer.echo(commands.prune(store, days=days, before=before, dry_run=dry_run))
+
+    @app.command()
+    def verify(
+        as_json: bool = typer.Option(False, "--json", help="Print what differs as JSON."),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Prove that the sums which reports read are those of the rows. Changes nothing."""
+        from costmw.care import commands
+
+        told, agree = commands.verify(store, as_json=as_json)
+        typer.echo(told)
+        raise typer.Exit(not agree)
+
+    @app.command()
+    def rebuild(
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Make the sums that reports read anew, from the rows."""
+        from costmw.care import commands
+
+        typer.echo(commands.rebuild(store))
+
+    @app.command()
+    def backup(
+        target: Path = typer.Argument(..., help="The file to make."),  # noqa: B008
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Copy the ledger, as it is at one moment, while it is in use."""
+        from costmw.care import commands
+
+        typer.echo(commands.backup(store, target))
+
+    @app.command()
+    def forget(
+        tags: list[str] = typer.Argument(..., help="Whom to forget, as user=alice. Repeatable."),  # noqa: B008
+        as_hash: bool = typer.Option(False, "--hash", help="Leave a keyed hash in its place."),
+        as_nobody: bool = typer.Option(False, "--erase", help="Leave a random name in its place."),
+        yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Take a user, or any tag's value, out of all rows and sums."""
+        from costmw.care import commands
+
+        sure = commands.sure_by_asking(yes=yes, confirm=typer.confirm)
+        typer.echo(commands.forget(store, tags, as_hash=as_hash, as_nobody=as_nobody, sure=sure))
+
+    @app.command()
+    def migrate(
+        check: bool = typer.Option(False, "--check", help="Change nothing, only say."),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Bring a ledger of an older version up to date; an app does so when it starts."""
+        from costmw.care import commands
+
+        told, is_current = commands.migrate(store, check=check)
+        typer.echo(told)
+        raise typer.Exit(not is_current)
+
     return app
 
 

@@ -21,6 +21,8 @@ Durability = Literal["commit", "process", "async"]
 crash of the process survives and a crash of the machine may not. `async`: at once.
 """
 
+LONGEST_KEPT_DAYS = 36_500
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -35,7 +37,9 @@ class Config:
     below. `max_body_bytes`: a JSON response that arrives as a stream is read up to this
     size. `idle_timeout`: seconds after which a stream that nobody reads on is settled as
     `incomplete`. `outbox`: the file in which records wait on this host while a Postgres
-    store is away; None puts it into the user's state directory.
+    store is away; None puts it into the user's state directory. `keep_days`: rows older
+    than so many days are dropped, their sums kept; None keeps them for ever. `hash_tags`:
+    tags whose values are stored as keyed hashes.
     """
 
     durability: Durability = "commit"
@@ -49,6 +53,8 @@ class Config:
     max_body_bytes: int = 32 * 1024 * 1024
     idle_timeout: float = 600.0
     outbox: Path | str | None = None
+    keep_days: int | None = None
+    hash_tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.durability not in get_args(Durability):
@@ -63,14 +69,22 @@ class Config:
             raise ConfigError(f"ack_timeout is {self.ack_timeout!r} s, longer than anyone can wait")
         if self.time_zone is not None:
             zone(self.time_zone)
+        if self.keep_days is not None and not (
+            type(self.keep_days) is int and 0 < self.keep_days <= LONGEST_KEPT_DAYS
+        ):
+            raise ConfigError(
+                f"keep_days is {self.keep_days!r}; it must be a whole number of days above 0, or "
+                "None to keep rows for ever"
+            )
+        object.__setattr__(self, "hash_tags", _tag_keys(self.hash_tags))
         own = {own_host(host): provider for host, provider in self.hosts.items()}
         object.__setattr__(self, "hosts", own)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Read `COSTMW_DURABILITY`, `COSTMW_ACK_TIMEOUT`, `COSTMW_TIME_ZONE`, `COSTMW_PRICES`
-        (a file), `COSTMW_HOSTS` (`llm.internal=openai,gateway.internal=anthropic`) and
-        `COSTMW_OUTBOX` (a file).
+        (a file), `COSTMW_HOSTS` (`llm.internal=openai,gateway.internal=anthropic`),
+        `COSTMW_OUTBOX` (a file), `COSTMW_KEEP_DAYS` and `COSTMW_HASH_TAGS` (`user,email`).
 
         Raises:
             ConfigError: naming the variable and what is wrong with it.
@@ -94,6 +108,23 @@ def _seconds(text: str) -> float:
         raise ConfigError(f"{text!r} is not a number of seconds") from None
 
 
+def _days(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a whole number of days") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _tag_keys(keys: object) -> tuple[str, ...]:
+    if not isinstance(keys, list | tuple) or not all(k and isinstance(k, str) for k in keys):
+        raise ConfigError(f"hash_tags is {keys!r}; give the tags' keys, as in ('user',)")
+    return tuple(dict.fromkeys(keys))
+
+
 def _hosts(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if any(not host.strip() or not provider.strip() for host, _, provider in pairs):
@@ -108,6 +139,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "COSTMW_PRICES": ("price_file", str),
     "COSTMW_HOSTS": ("hosts", _hosts),
     "COSTMW_OUTBOX": ("outbox", str),
+    "COSTMW_KEEP_DAYS": ("keep_days", _days),
+    "COSTMW_HASH_TAGS": ("hash_tags", _names),
 }
 
 

@@ -303,7 +303,7 @@ def resolve_tags(
                 if value is None:
                     merged.pop(text, None)
                 else:
-                    merged[text] = _cut(str(value), MAX_VALUE_LENGTH)
+                    merged[text] = tag_value(str(value))
             except Exception as error:  # noqa: BLE001 - a value's __str__ may raise anything
                 faults.append(error)
     if len(merged) > MAX_TAGS:
@@ -312,6 +312,11 @@ def resolve_tags(
         rest = [key for key in merged if key not in NAMED_TAGS]
         merged = {key: merged[key] for key in (*first, *rest)[:MAX_TAGS]}
     return merged, faults
+
+
+def tag_value(text: str) -> str:
+    """A tag's value as it is stored; one that is cut ends in a hash."""
+    return _cut(text, MAX_VALUE_LENGTH)
 
 
 def _cut(text: str, limit: int) -> str:

@@ -21,7 +21,7 @@ class StoreError(CostmwError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the store for longer than we wait; passes by itself."""
+    """Another process holds the store for longer than we wait, or its disk is full; passes."""
 
 
 class StoreUnreachable(StoreBusy):

@@ -164,8 +164,8 @@ class Submission:
 class Outcome:
     """An attempt that bills nothing, to be counted by the hour.
 
-    `tags` are the call's route and tenant only, so that the counters stay few. `id` is given
-    where it may be sent more than once; it is counted once then.
+    `tags` are the call's route and tenant only, so that the counters stay few. One that is
+    sent more than once is counted once, by its `id`.
     """
 
     kind: OutcomeKind
@@ -173,7 +173,7 @@ class Outcome:
     provider: str | None
     model: str | None
     tags: Mapping[str, str]
-    id: UUID | None = None
+    id: UUID = field(default_factory=new_id)
 
 
 Record = UsageEvent | Amendment | Submission | Outcome

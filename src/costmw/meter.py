@@ -34,6 +34,8 @@ from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
 from costmw.providers.base import Reading
 from costmw.providers.registry import Match
+from costmw.store.greenlets import MadeLate
+from costmw.store.hashed_tags import HashedTags
 from costmw.store.writer import Acknowledgement, Writer
 
 if TYPE_CHECKING:
@@ -56,15 +58,16 @@ C = TypeVar("C")
 class MeterStatus:
     """What happened in this process: numbers of records, and the last thing that went wrong.
 
-    `waiting`: handed in, not committed yet. `late`: calls that went on before their
-    commit. `dropped`: lost, since the queue was full. `rejected`: could not be stored.
-    `faults`: errors of costmw that were kept from the app.
+    `waiting`: handed in, not committed yet; `waiting_seconds`: the longest of them. `late`:
+    calls that went on before their commit. `dropped`: lost, since the queue was full.
+    `rejected`: could not be stored. `faults`: errors of costmw that were kept from the app.
     """
 
     store: str
     started: bool
     committed: int
     waiting: int
+    waiting_seconds: float
     late: int
     dropped: int
     rejected: int
@@ -89,6 +92,8 @@ class Meter:
     Raises:
         ConfigError: when a setting cannot be used.
     """
+
+    _start_lock = MadeLate(lambda: threading.Lock())
 
     def __init__(
         self,
@@ -115,7 +120,6 @@ class Meter:
             self.store.fingerprint_key, lambda error: self.fault(error, "the id of an API key")
         )
         self._settler = Settler(self._pricing)
-        self._start_lock = threading.Lock()
         self._start_error: CostmwError | None = None
         self._started = False
         self._faults = 0
@@ -449,6 +453,7 @@ class Meter:
             started=self._started,
             committed=counts.committed,
             waiting=self._writer.waiting,
+            waiting_seconds=round(self._writer.waiting_seconds, 1),
             late=self._late,
             dropped=counts.dropped,
             rejected=counts.rejected,
@@ -480,7 +485,7 @@ class Meter:
         self._in_flight.forget()
         self._faults = self._late = 0
         self._last_fault = None
-        self._start_lock = threading.Lock()
+        MadeLate.forget(self, "_start_lock")
 
     def _is_late(self) -> None:
         self._late += 1
@@ -539,9 +544,12 @@ def open_store(store: str | Store | None, config: Config) -> Store:
     Raises:
         ConfigError: when there is no URL at all, or it is not one of a store.
     """
-    if store is not None and not isinstance(store, str):
-        return store
-    url = store or store_from_environment()
+    found = _store_of(store, config) if store is None or isinstance(store, str) else store
+    return HashedTags(found, config.hash_tags) if config.hash_tags else found
+
+
+def _store_of(url: str | None, config: Config) -> Store:
+    url = url or store_from_environment()
     if not url:
         raise ConfigError("no store: pass Meter('sqlite:///llmcost.db') or set COSTMW_STORE")
     scheme, colon, _ = url.partition(":")

@@ -206,6 +206,7 @@ class PriceList:
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], tuple[Provider, ModelInfo] | None] = {}
         self._listed: dict[tuple[str, str, tuple[tuple[str, str], ...], int], Listed] = {}
+        self._by_prices: dict[tuple[object, ...], Listed] = {}
 
     def find(
         self, price_id: str, model: str, at: datetime, context: Mapping[str, str]
@@ -221,13 +222,31 @@ class PriceList:
         if key not in self._listed:
             if len(self._listed) >= KEPT_AT_MOST:
                 self._listed.clear()
-            self._listed[key] = Listed(
-                UnitPrices(info.get_prices(at, dict(context))),
+            self._listed[key] = self._find(key, provider, info, at, context)
+        return self._listed[key]
+
+    def _find(
+        self,
+        key: tuple[object, ...],
+        provider: Provider,
+        info: ModelInfo,
+        at: datetime,
+        context: Mapping[str, str],
+    ) -> Listed:
+        """The same object for the same prices: rates are found once, not for each minute."""
+        prices = info.get_prices(at, dict(context))
+        # Without facts they are the list's own objects, and with them copies.
+        same = (*key[:-1], repr(sorted(vars(prices).items())) if context else id(prices))
+        if same not in self._by_prices:
+            if len(self._by_prices) >= KEPT_AT_MOST:
+                self._by_prices.clear()
+            self._by_prices[same] = Listed(
+                UnitPrices(prices),
                 info.id,
                 f"{_version()} {provider.id}/{info.id}",
                 _unmatched(info, context),
             )
-        return self._listed[key]
+        return self._by_prices[same]
 
     def _model(self, price_id: str, model: str) -> tuple[Provider, ModelInfo] | None:
         key = (price_id, model)

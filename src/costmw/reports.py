@@ -6,7 +6,7 @@ are in `costmw.answers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,9 +17,12 @@ from costmw.answers import (
     Breakdown,
     BudgetUse,
     Call,
+    DurationRow,
+    Durations,
     OutcomeRow,
     Overview,
     Point,
+    Quantiles,
     Row,
     Spend,
     Sums,
@@ -31,8 +34,9 @@ from costmw.answers import (
 from costmw.budgets import Budget
 from costmw.events import UsageEvent
 from costmw.money import format_usd
-from costmw.periods import Granularity, midnight, period_span, spans
-from costmw.store.base import Query, Snapshot, Store, TagScope, Totals
+from costmw.periods import Granularity, hour_start, midnight, period_span, spans
+from costmw.store.base import DurationCounts, Query, Snapshot, Store, TagScope, Totals
+from costmw.store.rollups import quantile
 
 MISSING = "(missing)"
 """The scope of calls that lack a tag which a budget is split by."""
@@ -79,13 +83,18 @@ class Reports:
             zone = self._store.time_zone
             start, stop = period_span(period, now, zone)
             before, _ = period_span(period, start - timedelta(seconds=1), zone)
+            # In whole hours, which the rollups have.
+            until = hour_start(before + (now - start) + timedelta(minutes=30), zone)
+            until = min(until, start)
             return Spend(
                 period=period,
                 start=start,
                 stop=stop,
                 time_zone=zone.key,
                 sums=_total(view, start, stop, scope),
-                previous=_total(view, before, min(before + (now - start), start), scope),
+                previous=_total(view, before, until, scope),
+                previous_start=before,
+                previous_stop=until,
             )
 
     def trend(
@@ -103,12 +112,18 @@ class Reports:
             buckets = spans(start, stop, every, zone)
             found = view.totals(
                 Query(start, stop, buckets=tuple(buckets), scope=scope or {}, where=where or {})
-            ).groups
-            points = [
-                Point(start=moment, sums=_sums(found.get((n,), Totals())))
+            )
+        return Trend(
+            start=start,
+            stop=stop,
+            every=every,
+            time_zone=zone.key,
+            points=[
+                Point(start=moment, sums=_sums(found.groups.get((n,), Totals())))
                 for n, moment in enumerate(buckets)
-            ]
-        return Trend(start=start, stop=stop, every=every, time_zone=zone.key, points=points)
+            ],
+            from_rows=found.from_rows,
+        )
 
     def by(
         self,
@@ -130,12 +145,12 @@ class Reports:
             start, stop = self._last(days)
             found = view.totals(
                 Query(start, stop, (dimension,), scope=scope or {}, where=where or {})
-            ).groups
+            )
         total = Totals()
-        for totals in found.values():
+        for totals in found.groups.values():
             total.add(totals)
         ranked = sorted(
-            found.items(), key=lambda item: (-_cost(item[1]), -item[1].calls, str(item[0]))
+            found.groups.items(), key=lambda item: (-_cost(item[1]), -item[1].calls, str(item[0]))
         )
         other = Totals()
         for _, totals in ranked[most:]:
@@ -156,6 +171,43 @@ class Reports:
             if ranked[most:]
             else None,
             total=_sums(total),
+            from_rows=found.from_rows,
+        )
+
+    def durations(
+        self,
+        dimension: str | None = None,
+        days: int = 30,
+        *,
+        most: int = 10,
+        scope: TagScope | None = None,
+        where: TagScope | None = None,
+    ) -> Durations:
+        """How long calls of the last `days` days took, by a dimension or tag, or all together.
+
+        Gives the `most` frequent values, the slowest of them first.
+
+        Raises:
+            ConfigError: when there is no such dimension.
+        """
+        with self._view() as view:
+            start, stop = self._last(days)
+            by = (dimension,) if dimension else ()
+            found = view.durations(Query(start, stop, by, scope=scope or {}, where=where or {}))
+        total = DurationCounts()
+        for durations in found.groups.values():
+            total.add(durations)
+        frequent = sorted(
+            found.groups.items(), key=lambda item: (-sum(item[1].latency.values()), str(item[0]))
+        )
+        rows = [_duration_row(group[0], durations) for group, durations in frequent[:most] if group]
+        return Durations(
+            by=dimension,
+            start=start,
+            stop=stop,
+            rows=sorted(rows, key=lambda row: -(row.latency.p95_ms or 0)),
+            total=_duration_row(None, total),
+            from_rows=found.from_rows,
         )
 
     def unit_costs(
@@ -337,6 +389,24 @@ def _sums(totals: Totals) -> Sums:
         cache_write_input_tokens=totals.cache_write_input_tokens,
         reasoning_output_tokens=totals.reasoning_output_tokens,
         average_latency_ms=totals.latency_ms // totals.timed if totals.timed else None,
+    )
+
+
+def _duration_row(value: str | int | None, durations: DurationCounts) -> DurationRow:
+    return DurationRow(
+        value=None if value is None else str(value),
+        latency=_quantiles(durations.latency),
+        time_to_first_chunk=_quantiles(durations.first_chunk),
+    )
+
+
+def _quantiles(bins: Mapping[int, int]) -> Quantiles:
+    return Quantiles(
+        calls=sum(bins.values()),
+        p50_ms=quantile(bins.items(), 0.5),
+        p90_ms=quantile(bins.items(), 0.9),
+        p95_ms=quantile(bins.items(), 0.95),
+        p99_ms=quantile(bins.items(), 0.99),
     )
 
 

@@ -60,13 +60,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Variant:
-    """A fault; `may_lose` rows, on a disk of its own, or from the very start."""
+    """A fault; `may_lose` rows, on a disk of its own, or from the very start.
+
+    What is wrong for good may keep an app from starting; what passes may not.
+    """
 
     name: str
     fault: Break
     may_lose: int = 0
     own_disk: bool = False
     at_the_start: bool = False
+    may_refuse: bool = False
     seconds: float = 3.0
 
 
@@ -182,8 +186,9 @@ def overwrite(database: Path, page: int, content: bytes) -> None:
 VARIANTS = (
     Variant("disk full", full, own_disk=True),
     Variant("disk full at the start", full, own_disk=True, at_the_start=True),
-    Variant("read-only at the start", read_only, own_disk=True, at_the_start=True),
+    Variant("read-only at the start", read_only, own_disk=True, at_the_start=True, may_refuse=True),
     Variant("locked", locked, seconds=60.0),
+    Variant("locked at the start", locked, at_the_start=True),
     Variant("removed", removed),
     Variant("log removed", log_removed),
     Variant("replaced by a copy", replaced),
@@ -272,10 +277,13 @@ def played(variant: Variant, folder: Path, seconds: float, seed: int) -> Result:
     meter = Meter(url, config=Config(ack_timeout=ACK_TIMEOUT))
     scene = Scene(folder, meter, seconds, random.Random(f"{variant.name} {seed}"))
     load = Load(meter)
+    refused = None
     if variant.at_the_start:
         with variant.fault(scene):
-            with contextlib.suppress(StoreError):
+            try:
                 meter.start()
+            except StoreError as error:
+                refused = str(error)
             with load.running():
                 time.sleep(seconds)
         ended = time.monotonic()
@@ -299,6 +307,8 @@ def played(variant: Variant, folder: Path, seconds: float, seed: int) -> Result:
     kept, differences, integrity = after_a_restart(url)
     lost = len(load.ids) - len(load.ids & kept)
     found = []
+    if refused and not variant.may_refuse:
+        found.append(f"the app does not start: {refused}")
     if load.failed:
         found.append(f"{load.failed} calls failed")
     if load.slowest > ACK_TIMEOUT + SLACK:

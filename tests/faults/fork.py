@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -127,6 +128,7 @@ def status_of(work: Any) -> int | None:
     child = os.fork()
     if child == 0:
         code = 1
+        faulthandler.dump_traceback_later(PATIENCE - 5)  # where it hangs
         try:
             code = 0 if work() else 2
         except BaseException:

@@ -1,27 +1,26 @@
 """kill -9 while a hundred calls are in flight: nothing that was acknowledged is lost.
 
-Several processes on one file are killed one after another, while the others go on.
+Several processes on one ledger are killed one after another, while the others go on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import Result
+from .ledgers import Ledger, ledger_of
+from .worker import JOURNALLED
 
 WORKER = Path(__file__).with_name("worker.py")
-CALLERS = 100
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,19 @@ class Variant:
     control: bool = False
     processes: int = 1
     kills: int = 20
+    store: str = "sqlite"
 
     @property
     def name(self) -> str:
         several = f"{self.processes} x " if self.processes > 1 else ""
-        return f"{several}{self.kind}, {self.durability}" + (" (control)" if self.control else "")
+        store = "" if self.store == "sqlite" else f"{self.store}, "
+        control = " (control)" if self.control else ""
+        return f"{store}{several}{self.kind}, {self.durability}{control}"
 
 
 VARIANTS = (
     Variant("threads", "commit", processes=4, kills=100),
+    Variant("threads", "commit", processes=4, kills=100, store="postgres"),
     Variant("asyncio", "commit", processes=4),
     Variant("threads", "commit"),
     Variant("asyncio", "commit"),
@@ -65,7 +68,7 @@ class Count:
 
 
 def run(rounds: int | None = None, seed: int = 0) -> Iterator[Result]:
-    """Kill `rounds` workers in every variant, on one file each."""
+    """Kill `rounds` workers in every variant, on one ledger each."""
     for variant in VARIANTS:
         yield killed("kill", variant, rounds or variant.kills, seed)
 
@@ -86,8 +89,10 @@ def killed(
     rng = random.Random(f"{fault} {variant.name} {seed}")
     began = time.monotonic()
     count = Count()
-    with tempfile.TemporaryDirectory(prefix="costmw-faults-") as folder:
-        database = Path(folder, "llmcost.db")
+    with (
+        tempfile.TemporaryDirectory(prefix="costmw-faults-") as folder,
+        ledger_of(variant.store, Path(folder)) as ledger,
+    ):
         journals = [Path(folder, f"acknowledged-{n}") for n in range(variant.processes)]
         known: set[bytes] = set()
         while count.kills < kills:
@@ -95,7 +100,7 @@ def killed(
                 journal.unlink(missing_ok=True)
             with contextlib.ExitStack() as started:
                 workers = [
-                    started.enter_context(worker(database, journal, variant, *options))
+                    started.enter_context(worker(ledger, journal, variant, *options))
                     for journal in journals
                 ]
                 for journal, process in zip(journals, workers, strict=True):
@@ -106,9 +111,9 @@ def killed(
                     process.send_signal(signal.SIGKILL)
                 for process in workers:
                     process.wait()
-            after_kill(database, rng)
+            after_kill(ledger.path, rng)
             acknowledged = set().union(*map(ids_in, journals))
-            rows, integrity = look_into(database)
+            rows, integrity = ledger.look_into()
             kept = set(rows)
             lost = acknowledged - kept
             count.kills += len(workers)
@@ -119,14 +124,14 @@ def killed(
             count.committed = len(kept)
             count.integrity.add(integrity)
             known = kept
-        count.differences = differences_of(database)
+        count.differences = ledger.differences()
     return Result(
         fault,
         variant.name,
         {
             "kills": count.kills,
             "acknowledged": count.acknowledged,
-            "in the file": count.committed,
+            "in the ledger": count.committed,
             "lost": count.lost,
             "at most in one": count.most_lost,
             "duplicates": count.duplicates,
@@ -153,30 +158,15 @@ def violations(count: Count, variant: Variant) -> list[str]:
     return found
 
 
-def differences_of(database: Path) -> int:
-    """Roll up all there is, and count the cells that the rows do not bear out."""
-    from costmw import Config
-    from costmw.store.sqlite import SqliteStore
-
-    store = SqliteStore(f"sqlite:///{database}", Config())
-    try:
-        store.open()
-        while store.roll_up(5_000):
-            pass
-        return len(store.verify())
-    finally:
-        store.close()
-
-
 @contextlib.contextmanager
 def worker(
-    database: Path, journal: Path, variant: Variant, *options: str
+    ledger: Ledger, journal: Path, variant: Variant, *options: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A worker that has started; it does not outlive the block."""
     process = subprocess.Popen(
         [
-            *(sys.executable, str(WORKER), f"sqlite:///{database}", str(journal)),
-            *(variant.kind, str(CALLERS), variant.durability, *options),
+            *(sys.executable, str(WORKER), ledger.url, str(journal)),
+            *(variant.kind, variant.durability, *options),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -204,24 +194,11 @@ def wait_until(
 
 
 def ids_in(journal: Path) -> set[bytes]:
+    return {event_id for event_id, _ in timed_ids_in(journal)}
+
+
+def timed_ids_in(journal: Path) -> list[tuple[bytes, float]]:
+    """What was acknowledged, and in how many seconds."""
     written = journal.read_bytes()
-    return {written[n : n + 16] for n in range(0, len(written), 16)}
-
-
-def look_into(database: Path) -> tuple[Sequence[bytes], str]:
-    """The ids in a copy of the file, and what its integrity check says; it stays as it is."""
-    with tempfile.TemporaryDirectory(prefix="costmw-faults-") as folder:
-        copy = Path(folder, database.name)
-        shutil.copyfile(database, copy)
-        if (log := Path(f"{database}-wal")).exists():
-            shutil.copyfile(log, f"{copy}-wal")
-        with contextlib.closing(sqlite3.connect(copy)) as connection:
-            try:
-                integrity = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-                if not connection.execute("PRAGMA table_info(usage_events)").fetchall():
-                    return [], integrity  # even the tables were not on disk yet
-                # Not by the index, which would find each id once.
-                rows = connection.execute("SELECT id FROM usage_events NOT INDEXED")
-                return [row[0] for row in rows], integrity
-            except sqlite3.DatabaseError as error:
-                return [], str(error)
+    whole = len(written) - len(written) % JOURNALLED.size
+    return [(event_id, us / 1e6) for event_id, us in JOURNALLED.iter_unpack(written[:whole])]

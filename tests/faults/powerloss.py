@@ -31,7 +31,7 @@ def run(rounds: int = 20, seed: int = 0) -> Iterator[Result]:
     for variant in VARIANTS:
         kills = rounds * variant.processes
         yield killed(
-            *("powerloss", variant, kills, seed, "mirror"), at_once=True, after_kill=lose_power
+            *("powerloss", variant, kills, seed, "--mirror"), at_once=True, after_kill=lose_power
         )
 
 

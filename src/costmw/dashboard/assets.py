@@ -36,6 +36,7 @@ TYPES: Mapping[str, str] = {
             "views/kpis.js",
             "views/notices.js",
             "views/outcomes.js",
+            "views/recording.js",
             "views/tokens.js",
             "views/trend.js",
             "views/unitcosts.js",

@@ -18,6 +18,7 @@ from costmw.events import Price, Usage, UsageEvent
 from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
 from costmw.store.base import Group, Query, Store, Totals
+from costmw.store.layers import ledger_of
 from costmw.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Case:
         """What is in the stores; those that cannot be read are left out."""
         found = []
         for store in self.stores:
-            if isinstance(store, SqliteStore) and closed_to_us(store.path):
+            ledger = ledger_of(store)
+            if isinstance(ledger, SqliteStore) and closed_to_us(ledger.path):
                 continue
             try:
                 found.append(_read(store, self.days, self.now))
@@ -139,8 +141,8 @@ Check = Callable[[Case], Iterator[Finding]]
 
 def _read(store: Store, days: int, now: datetime) -> Ledger:
     start, stop = now - timedelta(days=days), now + timedelta(days=1)
-    # A store of SQLite would be made, or brought up to date, by the usual way to read it.
-    snapshot = getattr(store, "snapshot_as_it_is", store.snapshot)
+    # A ledger would be made, or brought up to date, by the usual way to read it.
+    snapshot = getattr(ledger_of(store), "snapshot_as_it_is", store.snapshot)
     with snapshot() as view:
         newest = [event for _, event in view.events(scope={}, limit=NEWEST_CALLS)]
         outcomes = view.outcomes(start, stop, scope={})

@@ -15,6 +15,7 @@ from costmw.doctor.urls import told
 from costmw.errors import ConfigError
 from costmw.price_overrides import load_overrides
 from costmw.providers.registry import find_provider, provider_of_host
+from costmw.store.layers import ledger_of
 from costmw.store.sqlite import SqliteStore
 
 PREFIX = "COSTMW_"
@@ -185,7 +186,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def check_sqlite(case: Case) -> Iterator[Finding]:
     """A fault of SQLite that costmw itself does not meet, and other programs may."""
-    if not any(isinstance(store, SqliteStore) for store in case.stores):
+    if not any(isinstance(ledger_of(store), SqliteStore) for store in case.stores):
         return
     version = sqlite3.sqlite_version_info
     first_good = next((good for good in FIXED_SQLITE if good[:2] == version[:2]), FIXED_SQLITE[-1])

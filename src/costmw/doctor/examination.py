@@ -12,6 +12,7 @@ from costmw.config import Config, store_from_environment
 from costmw.doctor.app import check_meters, check_middleware, check_pages
 from costmw.doctor.case import Case, Check, utc_now
 from costmw.doctor.clients import check_clients, check_libraries
+from costmw.doctor.database import check_database, check_outbox
 from costmw.doctor.environment import (
     check_contradictions,
     check_hosts,
@@ -57,6 +58,8 @@ CHECKS: tuple[Check, ...] = (
     check_access,
     check_state,
     check_space,
+    check_database,
+    check_outbox,
     check_calls_come_in,
     check_requests,
     check_usage,

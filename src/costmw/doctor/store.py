@@ -13,6 +13,7 @@ from costmw.doctor.case import BESIDE, Case, closed_to_us, listed
 from costmw.doctor.finding import Finding
 from costmw.doctor.urls import told
 from costmw.errors import StoreBusy, StoreError
+from costmw.store.layers import ledger_of
 from costmw.store.mounts import IN_MEMORY, SHARED_WITH_HOST, is_network, mount_of
 from costmw.store.sqlite import SqliteStore, path_of
 
@@ -199,7 +200,9 @@ def check_state(case: Case) -> Iterator[Finding]:
 
 
 def _time_zones(case: Case, store: SqliteStore, kept: str | None) -> Iterator[Finding]:
-    configs = [meter.config for meter in case.meters if meter.store is store] or [case.config]
+    configs = [meter.config for meter in case.meters if ledger_of(meter.store) is store] or [
+        case.config
+    ]
     for wanted in {config.time_zone for config in configs}:
         if wanted is not None and kept is not None and wanted != kept:
             yield Finding(
@@ -257,7 +260,8 @@ def check_space(case: Case) -> Iterator[Finding]:
 
 
 def _sqlite(case: Case) -> Iterator[SqliteStore]:
-    return (store for store in case.stores if isinstance(store, SqliteStore))
+    ledgers = map(ledger_of, case.stores)
+    return (ledger for ledger in ledgers if isinstance(ledger, SqliteStore))
 
 
 def _is_temporary(path: Path) -> bool:

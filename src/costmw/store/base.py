@@ -90,6 +90,36 @@ class Found:
     from_rows: bool = False
 
 
+@dataclass(slots=True)
+class DurationCounts:
+    """How long the calls of one group took: counts of calls by bin (`costmw.store.rollups`).
+
+    `latency` is of whole calls, `first_chunk` of the time until something came.
+    """
+
+    latency: dict[int, int] = field(default_factory=dict)
+    first_chunk: dict[int, int] = field(default_factory=dict)
+
+    def add(self, other: DurationCounts, *, sign: Literal[1, -1] = 1) -> None:
+        """Add another group's counts to these, or take them away."""
+        for mine, others in (
+            (self.latency, other.latency),
+            (self.first_chunk, other.first_chunk),
+        ):
+            for position, count in others.items():
+                mine[position] = mine.get(position, 0) + sign * count
+                if not mine[position]:
+                    del mine[position]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDurations:
+    """DurationCounts by group; `from_rows` says that no rollup had them, and rows were counted."""
+
+    groups: dict[Group, DurationCounts]
+    from_rows: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class OutcomeCount:
     """How often something that bills nothing happened."""
@@ -123,6 +153,13 @@ class Snapshot(Protocol):
         """Sum the rows of each group; groups without rows are left out.
 
         A question without groups or buckets has one answer, under `()`.
+
+        Raises:
+            ConfigError: when there is no such dimension.
+        """
+
+    def durations(self, query: Query) -> FoundDurations:
+        """How long the calls of each group took; groups without any are left out.
 
         Raises:
             ConfigError: when there is no such dimension.
@@ -264,8 +301,9 @@ class Care(Protocol):
     def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
         """Put something else in the place of a tag's value, in all rows and rollups.
 
-        `substitute` None erases it: a random name keeps its calls apart from others'. Gives
-        the number of distinct sets of tags that had it.
+        `substitute` None erases it: a random name keeps its calls apart from others'. Where
+        others have the substitute already, these calls become theirs. Gives the number of
+        distinct sets of tags that had the value.
 
         Raises:
             StoreError: when it cannot be done.

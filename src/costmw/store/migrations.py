@@ -283,6 +283,13 @@ FROM (
 );
 """
 
+# For dropping a tag set: both tables are asked whether they have it.
+TAG_SETS_BY_INDEX = """
+CREATE INDEX submissions_by_tags ON submissions (tag_set_id);
+
+CREATE INDEX call_outcomes_by_tags ON call_outcomes (tag_set_id);
+"""
+
 
 def migrations() -> Migrations:
     """All migrations, oldest first."""
@@ -292,9 +299,17 @@ def migrations() -> Migrations:
 
     @steps(name="ledger")
     def ledger(db: Database) -> None:
-        # One statement at a time: executescript() would commit the migration's transaction.
-        for statement in SCHEMA.split(";\n"):
-            if statement.strip():
-                db.execute(statement)
+        _run(db, SCHEMA)
+
+    @steps(name="tag_sets_by_index")
+    def tag_sets_by_index(db: Database) -> None:
+        _run(db, TAG_SETS_BY_INDEX)
 
     return steps
+
+
+def _run(db: Database, script: str) -> None:
+    # One statement at a time: executescript() would commit the migration's transaction.
+    for statement in script.split(";\n"):
+        if statement.strip():
+            db.execute(statement)

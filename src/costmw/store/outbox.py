@@ -8,16 +8,17 @@ same way, so that nothing overtakes; nobody waits for a connection that cannot b
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from costmw.config import Config
 from costmw.errors import StoreError, StoreUnreachable
-from costmw.events import Outcome, Record, new_id
-from costmw.store.base import Snapshot
+from costmw.events import Record
+from costmw.store.base import Difference, Snapshot
 from costmw.store.outbox_drainer import Drainer, Remote
 from costmw.store.outbox_file import OutboxFile
 from costmw.store.record_json import encode
@@ -60,12 +61,14 @@ class OutboxStore:
         except StoreUnreachable as error:
             self._prepare(error)
             logger.warning("costmw starts while its store is away: %s", error)
-        if not self.file.is_empty():
-            self._drainer.start()
+        try:
+            if not self.file.is_empty():
+                self._drainer.start()
+        except StoreError as error:
+            logger.error("what waits from before cannot be sent: %s", error)
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records, here or there; see `Store.write`."""
-        records = [_numbered(record) for record in records]
         if self._is_direct():
             try:
                 self.remote.write(records, patience=self._patience)
@@ -91,6 +94,31 @@ class OutboxStore:
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Open a consistent view of the database; what waits is not in it."""
         return self.remote.snapshot()
+
+    def prune(self, before: datetime) -> int:
+        """Drop old rows of the database; see `Care.prune`."""
+        return self.remote.prune(before)
+
+    def rebuild(self) -> int:
+        """Make the database's rollups anew; see `Care.rebuild`."""
+        return self.remote.rebuild()
+
+    def verify(self) -> Sequence[Difference]:
+        """Compare the database's rollups with its rows; see `Care.verify`."""
+        return self.remote.verify()
+
+    def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
+        """Put something else in the place of a tag's value; see `Care.forget`.
+
+        In what waits on this host too; what waits on another is sent as it was.
+        """
+        name = substitute or f"(erased {secrets.token_hex(4)})"
+        self.file.retag(key, value, name)
+        return self.remote.forget(key, value, substitute=name)
+
+    def backup(self, target: Path) -> None:
+        """Copy the database, if it can be copied; see `Care.backup`."""
+        self.remote.backup(target)
 
     def fingerprint_key(self) -> bytes:
         """The database's key; remembered here for when it is away."""
@@ -156,9 +184,3 @@ class OutboxStore:
             self._drainer.start()
         except (StoreError, TypeError) as reason:
             logger.debug("a record that cannot be stored is not kept either: %s", reason)
-
-
-def _numbered(record: Record) -> Record:
-    if isinstance(record, Outcome) and record.id is None:
-        return replace(record, id=new_id())
-    return record

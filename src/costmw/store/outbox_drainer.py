@@ -16,7 +16,7 @@ from typing import Protocol
 
 from costmw.errors import StoreError
 from costmw.events import Record
-from costmw.store.base import Store
+from costmw.store.base import Care, Store
 from costmw.store.outbox_file import DeadLetter, OutboxFile, Waiting
 from costmw.store.record_json import decode
 
@@ -35,7 +35,7 @@ RETRY_AFTER = (0.2, 0.5, 1.0)
 """Seconds to wait before the database is tried again; the last one repeats."""
 
 
-class Remote(Store, Protocol):
+class Remote(Store, Care, Protocol):
     """A store that may be away."""
 
     def write(self, records: Sequence[Record], *, patience: float | None = None) -> None:

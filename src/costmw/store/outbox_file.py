@@ -19,7 +19,7 @@ from pathlib import Path
 
 from costmw.errors import StoreBusy, StoreError
 from costmw.events import Record, new_id
-from costmw.store.record_json import encode
+from costmw.store.record_json import encode, retagged
 from costmw.store.turns import Turns
 
 logger = logging.getLogger("costmw")
@@ -198,6 +198,19 @@ class OutboxFile:
         with self._transaction() as connection:
             connection.execute("UPDATE dead_letters SET told = 1 WHERE id = ?", (letter.id,))
 
+    def retag(self, key: str, value: str, name: str) -> None:
+        """Put another value of a tag into all that wait, and into dead letters."""
+        if self._connection is None and not self.path.exists():
+            return
+        with self._transaction() as connection:
+            for table in ("outbox", "dead_letters"):
+                changed = [
+                    (text, row)
+                    for row, record in connection.execute(f"SELECT rowid, record FROM {table}")  # noqa: S608
+                    if (text := retagged(record, key, value, name)) is not None
+                ]
+                connection.executemany(f"UPDATE {table} SET record = ? WHERE rowid = ?", changed)  # noqa: S608
+
     def setting(self, key: str) -> str | None:
         """Something that is remembered for when the database is away."""
         with self._translated(), self._turns.of_this_process():
@@ -255,9 +268,7 @@ class OutboxFile:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._make()
-            connection = sqlite3.connect(
-                self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
-            )
+            connection = self._connect()
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
@@ -269,6 +280,11 @@ class OutboxFile:
                 raise
             self._connection = connection
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
+        )
 
     def _make(self) -> None:
         """Make an empty file for its owner alone; SQLite would let everyone read it.

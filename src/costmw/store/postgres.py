@@ -6,11 +6,9 @@ rollups, so that they would wait for each other anyway, and some of them for eve
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -18,20 +16,22 @@ from zoneinfo import ZoneInfo
 from costmw.config import Config, zone
 from costmw.errors import MissingExtra, StoreBusy, StoreError
 from costmw.events import Record
-from costmw.periods import midnight, next_month
-from costmw.store.fork_gate import ForkGate
+from costmw.store.base import Difference
 from costmw.store.outbox_file import DeadLetter
 
 try:
     import psycopg
-    from psycopg_pool import ConnectionPool, PoolTimeout
+    import psycopg_pool  # noqa: F401 - so that a missing one is told here
 except ImportError as error:
     raise MissingExtra(package="psycopg", extra="postgres") from error
 
+from costmw.store import postgres_care as care
 from costmw.store.postgres_errors import TRY_AGAIN, translated
-from costmw.store.postgres_partitions import drop, made, take_turn
-from costmw.store.postgres_read import PRUNED, PostgresSnapshot
-from costmw.store.postgres_schema import migrate
+from costmw.store.postgres_forget import forget_value
+from costmw.store.postgres_read import PostgresSnapshot
+from costmw.store.postgres_readers import Readers
+from costmw.store.postgres_schema import is_migrated, migrate, refuse_other_encodings
+from costmw.store.postgres_settings import fingerprint_key, setting, settle_time_zone
 from costmw.store.postgres_sql import storable
 from costmw.store.postgres_url import address_of
 from costmw.store.postgres_watch import Watch
@@ -40,23 +40,11 @@ from costmw.store.postgres_write import BatchWriter
 WRITE_PATIENCE = 30.0
 """Seconds that a transaction may take, server and network together."""
 
-READERS = 8
-"""Connections to read with, at most; they are made when they are needed."""
-
-READER_PATIENCE = 2.0
-"""Seconds to wait for one of them."""
-
-FORK_PATIENCE = 2.0
-"""Seconds that a fork waits for a question before it breaks it off."""
-
 TRIES = 3
 """How often a transaction is tried that others have got in the way of."""
 
 SUBMISSIONS_KEPT_DAYS = 90
 OUTCOME_IDS_KEPT_DAYS = 30
-
-KEY_BYTES = 32
-"""Length of the secret that API keys are fingerprinted with."""
 
 _SESSION = (
     "SET search_path = {schema}; SET timezone = 'UTC'; SET jit = off; "
@@ -81,11 +69,7 @@ class PostgresStore:
         self._writer: BatchWriter | None = None
         self._turn = threading.Lock()
         self._watch = Watch()
-        self._gate = ForkGate()
-        self._pool: ConnectionPool[psycopg.Connection] | None = None
-        self._pool_lock = threading.Lock()
-        self._reading: set[psycopg.Connection] = set()
-        self._inherited: list[object] = []
+        self._readers = Readers(self._address.conninfo, self.url, self._connect, self._configure)
 
     @property
     def time_zone(self) -> ZoneInfo:
@@ -131,55 +115,87 @@ class PostgresStore:
         """Open a consistent view on a connection of its own; see `Store.snapshot`."""
         if self._zone is None:
             self.open()
-        with self._reader() as connection:
-            snapshot = PostgresSnapshot(connection, self._gate, self.time_zone, self.url)
+        with self._readers.one() as connection:
+            gate = self._readers.gate
+            snapshot = PostgresSnapshot(connection, gate, self.time_zone, self.url)
+            snapshot.begin()
+            yield snapshot
+
+    @contextmanager
+    def snapshot_as_it_is(self) -> Iterator[PostgresSnapshot]:
+        """Open a view of a ledger that is there; nothing is made or migrated.
+
+        Raises:
+            StoreError: when there is none, or one of an older version, or it cannot be read.
+        """
+        with self._readers.one() as connection:
+            if not is_migrated(connection, self._address.schema):
+                raise StoreError(f"{self.url} has no ledger of this version yet")
+            kept = zone(setting(connection, "time_zone") or "UTC")
+            snapshot = PostgresSnapshot(connection, self._readers.gate, kept, self.url)
             snapshot.begin()
             yield snapshot
 
     def prune(self, before: datetime) -> int:
-        """Drop the rows of whole months before a moment; the rollups keep their sums for ever.
+        """Drop the rows of whole months before a moment; see `Care.prune`.
 
-        Gives the number of rows. A month is dropped with its partition, at once.
+        A month is dropped with its partition, at once.
 
         Raises:
             StoreBusy: when someone reads for too long; try again.
         """
-        dropped = 0
-        with self._writing() as (connection, writer):
-            for month in made(connection):
-                stop = midnight(next_month(month), self.time_zone)
-                if stop > before:
-                    break
-                with connection.transaction():
-                    take_turn(connection)
-                    dropped += drop(connection, month)
-                    connection.execute(
-                        "INSERT INTO settings (key, value) VALUES ($1, $2) "
-                        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                        (PRUNED, stop.isoformat()),
-                    )
+        with self._writing(care.PATIENCE) as (connection, writer):
+            dropped = care.prune(connection, before, self.time_zone)
             writer.partitions.load(connection)
+        if dropped:
+            with self._writing(care.PATIENCE) as (connection, _):
+                care.drop_unused_tag_sets(connection)
         return dropped
+
+    def verify(self) -> list[Difference]:
+        """Compare the rollups with the rows, as both are at one moment; see `Care.verify`."""
+        with self.snapshot() as snapshot:
+            return list(care.differences(snapshot.replay(), snapshot.pruned_until()))
+
+    def rebuild(self) -> int:
+        """Mend the rollups by the rows, a day at a time, while others write; see `Care.rebuild`."""
+        replayed = 0
+        after: datetime | None = None
+        while True:
+            with self._writing() as (connection, _):
+                seen = care.rebuilt(connection)
+            with self.snapshot() as snapshot:
+                replay = snapshot.replay()
+                day = care.next_day(replay, after or snapshot.pruned_until())
+            if day is None:
+                return replayed
+            with self._writing(care.PATIENCE) as (connection, writer):
+                if replay.unknown:
+                    writer.intern_kinds(connection, replay.unknown)
+                elif care.mend(connection, day, seen):
+                    replayed += day.replayed
+                    after = day.stop
+
+    def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
+        """Put something else in the place of a tag's value; see `Care.forget`."""
+        with self._writing(care.PATIENCE) as (connection, _), care.in_turn(connection):
+            return forget_value(connection, key, value, substitute)
+
+    def backup(self, target: Path) -> None:
+        """Refuse: Postgres has tools of its own for that.
+
+        Raises:
+            StoreError: always; it says which.
+        """
+        raise StoreError(
+            f"{self.url} is not copied by costmw: Postgres makes its own backups, with "
+            f"'pg_dump --format=custom --schema={self._address.schema} --file=FILE DATABASE'"
+        )
 
     def fingerprint_key(self) -> bytes:
         """Read or make the key; it lies in the database, so that all hosts have the same."""
         with self._writing() as (connection, _):
-            connection.execute(
-                "INSERT INTO settings (key, value) VALUES ('fingerprint_key', $1) "
-                "ON CONFLICT (key) DO NOTHING",
-                (secrets.token_hex(KEY_BYTES),),
-            )
-            key = _setting(connection, "fingerprint_key")
-        try:
-            found = bytes.fromhex(key)
-        except ValueError:
-            found = b""
-        if len(found) < KEY_BYTES:
-            raise StoreError(
-                f"the fingerprint_key in the settings of {self.url} is damaged: delete it to start "
-                "new key ids"
-            )
-        return found
+            return fingerprint_key(connection, self.url)
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep a copy of a record that cannot be stored."""
@@ -195,41 +211,23 @@ class PostgresStore:
         """Close all connections that nobody uses."""
         with self._turn:
             self._disconnect()
-        self._close_pool()
+        self._readers.close()
 
     def before_fork(self) -> None:
         """Close the connection that writes, and wait for the statements of those that read."""
         self._turn.acquire()
-        self._pool_lock.acquire()
-        if not self._gate.shut(FORK_PATIENCE):
-            for connection in list(self._reading):
-                with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=FORK_PATIENCE)
-            self._gate.await_empty(FORK_PATIENCE)
+        self._readers.before_fork()
         self._disconnect()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close(timeout=FORK_PATIENCE)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self._gate.open()
-        self._pool_lock.release()
+        self._readers.after_fork_in_parent()
         self._turn.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew, without the parent's connections.
-
-        Closing one here would say goodbye to the server in the parent's name: its socket
-        becomes another file first, and it is never closed.
-        """
-        for connection in self._reading:
-            _sever(connection)
-        self._inherited.extend(self._reading)
-        self._reading = set()
-        self._gate.open(alone=True)
+        """Begin anew, without the parent's connections."""
+        self._readers.after_fork_in_child()
         self._watch.after_fork_in_child()
-        self._pool_lock = threading.Lock()
         self._turn = threading.Lock()
 
     @contextmanager
@@ -258,9 +256,10 @@ class PostgresStore:
             connection = self._connect()
             try:
                 with self._watch.limit(connection, WRITE_PATIENCE):
-                    _refuse_other_encodings(connection, self.url)
+                    refuse_other_encodings(connection, self.url)
                     migrate(connection, self._address.schema, self.url)
-                    self._zone = self._settle_time_zone(connection)
+                    wanted = self._config.time_zone
+                    self._zone = settle_time_zone(connection, wanted, self.url)
                     writer = BatchWriter(self._zone)
                     writer.partitions.load(connection)
             except BaseException:
@@ -301,90 +300,6 @@ class PostgresStore:
         if connection is not None:
             connection.close()
 
-    @contextmanager
-    def _reader(self) -> Iterator[psycopg.Connection]:
-        """A connection to read with, known to a fork."""
-        pool = self._reader_pool()
-        with translated(self.url):
-            try:
-                connection = pool.getconn(READER_PATIENCE)
-            except PoolTimeout:
-                # It does not say why: whoever connects is told.
-                self._connect().close()
-                raise StoreBusy(
-                    f"{self.url}: all {READERS} connections to read with are in use"
-                ) from None
-        self._reading.add(connection)
-        try:
-            yield connection
-        finally:
-            self._reading.discard(connection)
-            if connection not in self._inherited:
-                with suppress(psycopg.Error), self._gate.inside():
-                    connection.rollback()
-                pool.putconn(connection)
-
-    def _reader_pool(self) -> ConnectionPool[psycopg.Connection]:
-        with self._pool_lock:
-            if self._pool is None:
-                self._pool = ConnectionPool(
-                    self._address.conninfo,
-                    kwargs={"autocommit": True, "cursor_factory": psycopg.RawCursor},
-                    min_size=0,
-                    max_size=READERS,
-                    num_workers=1,
-                    max_idle=60,
-                    reconnect_timeout=5,
-                    timeout=READER_PATIENCE,
-                    configure=self._configure,
-                    check=ConnectionPool.check_connection,
-                    name="costmw",
-                    open=True,
-                )
-            return self._pool
-
-    def _close_pool(self) -> None:
-        with self._pool_lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
-
-    def _settle_time_zone(self, connection: psycopg.Connection) -> ZoneInfo:
-        wanted = self._config.time_zone
-        kept = _setting(connection, "time_zone")
-        if not kept:
-            connection.execute(
-                "INSERT INTO settings (key, value) VALUES ('time_zone', $1) "
-                "ON CONFLICT (key) DO NOTHING",
-                (wanted or "UTC",),
-            )
-            kept = _setting(connection, "time_zone")
-        if wanted is not None and wanted != kept:
-            raise StoreError(
-                f"{self.url} counts its days in {kept}, and time_zone asks for {wanted}: a store "
-                "keeps the zone that it was made with"
-            )
-        return zone(kept)
-
 
 class _GotInTheWay(Exception):
     """Another transaction did; the same again may succeed."""
-
-
-def _setting(connection: psycopg.Connection, key: str) -> str:
-    row = connection.execute("SELECT value FROM settings WHERE key = $1", (key,)).fetchone()
-    return str(row[0]) if row else ""
-
-
-def _refuse_other_encodings(connection: psycopg.Connection, shown: str) -> None:
-    row = connection.execute("SHOW server_encoding").fetchone()
-    if row != ("UTF8",):
-        raise StoreError(
-            f"the database of {shown} is encoded in {row and row[0]}, which cannot hold every tag; "
-            "make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
-        )
-
-
-def _sever(connection: psycopg.Connection) -> None:
-    with suppress(OSError, psycopg.Error), Path(os.devnull).open("r+b") as nothing:
-        os.dup2(nothing.fileno(), connection.fileno())

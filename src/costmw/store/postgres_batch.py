@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from costmw.events import Amendment, Outcome, Record, Submission, UsageEvent, new_id
+from costmw.events import Amendment, Outcome, Record, Submission, UsageEvent
 from costmw.store.interned import InternedRow
 from costmw.store.postgres_intern import Wanted
 from costmw.store.sqlite_sql import micros
@@ -77,7 +77,7 @@ class Batch:
                 case Submission():
                     batch.submissions.append(record)
                 case Outcome():
-                    batch.outcomes.append(record if record.id else replace(record, id=new_id()))
+                    batch.outcomes.append(record)
         return batch
 
     def wanted(self) -> Wanted:

@@ -81,7 +81,9 @@ _INSERT_AMENDMENTS = _insert("amendments", _AMENDMENT)
 _INSERT_SUBMISSION = """
 INSERT INTO submissions (
     provider, result_id, created_at, tag_set_id, request_id, first_in_request, api_key_id
-) VALUES ($1, $2, $3, $4, $5, $6, $7)
+)
+SELECT $1::text, $2::text, $3::timestamptz, t.id, $5::uuid, $6::smallint, $7::text
+FROM tag_sets t WHERE t.id = $4  -- one that is gone is looked up again
 ON CONFLICT (provider, result_id) DO NOTHING
 """
 
@@ -239,11 +241,20 @@ def _event_row(interner: Interner, placed: Placed) -> Sequence[Any]:
 
 def add_cells(connection: Connection, cells: Cells) -> None:
     """Add to the rollups."""
-    rows = [*_cell_rows(HOUR, cells.by_hour()), *_cell_rows(DAY, cells.by_day())]
+    add_sums(connection, [*_cell_rows(HOUR, cells.by_hour()), *_cell_rows(DAY, cells.by_day())])
+    add_bins(connection, list(cells.histograms()))
+
+
+def add_sums(connection: Connection, rows: Sequence[Sequence[int]]) -> None:
+    """Add to cells: minutes that they span, when they begin, two facets, and sums."""
     if rows:
         connection.execute(_UPSERT_CELLS, tuple(map(integers, zip(*rows, strict=True))))
-    if bins := list(cells.histograms()):
-        connection.execute(_UPSERT_BINS, tuple(map(integers, zip(*bins, strict=True))))
+
+
+def add_bins(connection: Connection, rows: Sequence[Sequence[int]]) -> None:
+    """Add to bins of histograms: day, facet, bin and count."""
+    if rows:
+        connection.execute(_UPSERT_BINS, tuple(map(integers, zip(*rows, strict=True))))
 
 
 def _cell_rows(every: int, cells: Iterable[Cell]) -> list[tuple[int, ...]]:

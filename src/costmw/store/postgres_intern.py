@@ -24,6 +24,7 @@ from costmw.store.interned import (
     digest_of_tags,
     price_of,
 )
+from costmw.store.postgres_epoch import hold_epoch
 from costmw.store.postgres_sql import integers, storable, texts
 from costmw.store.rolled import FacetOfKey, Kind, Profiles
 
@@ -75,6 +76,7 @@ class Interner(Profiles):
 
     def __init__(self) -> None:
         super().__init__()
+        self._epoch: str | None = None
         self._tag_sets: dict[TagKey, int] = {}
         self._tags: dict[int, tuple[FacetOfKey, ...]] = {}
         self._facets: dict[Facet, FacetOfKey] = {}
@@ -87,6 +89,14 @@ class Interner(Profiles):
         super().forget()
         for remembered in self._remembered():
             remembered.clear()
+
+    def heed_epoch(self, now: str) -> bool:
+        """Forget all ids when they have changed their meaning; gives whether they have not."""
+        before, self._epoch = self._epoch, now
+        if before in (None, now):
+            return True
+        self.forget()
+        return False
 
     def make_room(self) -> None:
         """Forget all when it has become too much; not in the middle of a batch."""
@@ -127,6 +137,7 @@ class Interner(Profiles):
 
     def intern(self, connection: Connection, wanted: Wanted) -> None:
         """Look up and store what is wanted, inside of a transaction."""
+        self.heed_epoch(hold_epoch(connection))
         tag_sets = [
             (key, {storable(name): storable(value) for name, value in key})
             for key in wanted.tags
@@ -138,7 +149,7 @@ class Interner(Profiles):
             if (self._call_kinds.get(found[0], 0), *found[1:]) not in self._kinds
         ]
         facets = {(f"tag:{name}", value) for _, tags in tag_sets for name, value in tags.items()}
-        facets.update(facet for found in kinds for facet in _facets_of(*found))
+        facets.update(facet for found in kinds for facet in facets_of(*found))
         self._intern_facets(connection, facets - self._facets.keys())
         self._intern_tag_sets(connection, tag_sets)
         self._intern_kinds(connection, kinds)
@@ -223,7 +234,7 @@ class Interner(Profiles):
         self._call_kinds.update(ids)
         kinds = {}
         for row, status, source in wanted:
-            facets = tuple(self._facets[facet] for facet in _facets_of(row, status, source))
+            facets = tuple(self._facets[facet] for facet in facets_of(row, status, source))
             self._kinds[ids[row], status, source] = facets
             kinds[facets[0][1]] = _rollup_kind(row, status, source)
         facet_ids = sorted(kinds)
@@ -256,10 +267,12 @@ class Interner(Profiles):
 def _rollup_kind(row: InternedRow, status: str, source: str) -> tuple[str | None, ...]:
     operation, _, provider, request_model, response_model, _, _ = row
     model = request_model if response_model is None else response_model
-    return provider, model, operation, status, source
+    kind = (provider, model, operation, status, source)
+    return tuple(text and storable(text) for text in kind)
 
 
-def _facets_of(row: InternedRow, status: str, source: str) -> list[Facet]:
+def facets_of(row: InternedRow, status: str, source: str) -> list[Facet]:
+    """The facets that a call has by its kind: the kind itself, and the API key."""
     kind = json.dumps(_rollup_kind(row, status, source), ensure_ascii=False)
     api_key_id = row[CALL_KIND.index("api_key_id")]
     facets = [("kind", kind)]
@@ -291,9 +304,11 @@ def _count_values(connection: Connection, counts: Mapping[int, int]) -> None:
 def _intern(
     connection: Connection, table: str, columns: tuple[str, ...], rows: Collection[InternedRow]
 ) -> tuple[dict[InternedRow, int], list[bytes]]:
-    by_digest = {digest_of_row(row): row for row in rows}
+    # By what is stored, so that a row that is read again is found again.
+    digests = {row: digest_of_row(tuple(text and storable(text) for text in row)) for row in rows}
+    by_digest = {digest: row for row, digest in digests.items()}
     ids, new = _intern_by_digest(connection, table, columns, by_digest)
-    return {row: ids[digest] for digest, row in by_digest.items()}, new
+    return {row: ids[digest] for row, digest in digests.items()}, new
 
 
 def _intern_by_digest(

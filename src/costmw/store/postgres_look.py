@@ -5,9 +5,11 @@ from __future__ import annotations
 from psycopg import Connection
 
 from costmw.store.postgres_batch import DATED_WITHIN, Asked, Batch, moment_of
+from costmw.store.postgres_epoch import EPOCH
 from costmw.store.postgres_insert import insert_submissions
 from costmw.store.postgres_intern import Interner
 from costmw.store.postgres_partitions import take_turn
+from costmw.store.postgres_rolled import AMENDMENTS_OF
 from costmw.store.postgres_sql import texts, uuids
 from costmw.store.rollups import PAIRED_VALUES
 
@@ -28,14 +30,6 @@ _KNOWN_UNDATED = "SELECT id FROM undated_ids WHERE id = ANY($1::uuid[])"
 
 _KNOWN_AMENDMENTS = "SELECT id FROM amendments WHERE id = ANY($1::uuid[])"
 
-_AMENDMENTS_OF = """
-SELECT a.event_id, a.status, p.source, a.cost_pico_usd, a.estimated_cost_pico_usd, a.unpriced,
-    a.input_tokens, a.output_tokens, a.cache_read_input_tokens, a.cache_write_input_tokens,
-    a.reasoning_output_tokens, a.seq
-FROM amendments a LEFT JOIN prices p ON p.id = a.price_id
-WHERE a.event_id = ANY($1::uuid[]) ORDER BY a.seq
-"""
-
 _WIDE_KEYS = "SELECT id, value_count FROM facet_keys WHERE value_count > $1"
 
 _NEW_OUTCOMES = """
@@ -44,12 +38,17 @@ ON CONFLICT DO NOTHING RETURNING id
 """
 
 
-def look(connection: Connection, interner: Interner, batch: Batch) -> None:
-    """Take the turn and see what is there already, in one exchange with the server."""
+def look(connection: Connection, interner: Interner, batch: Batch) -> bool:
+    """Take the turn and see what is there already, in one exchange with the server.
+
+    Gives False when ids have changed their meaning since the batch was interned: it has to
+    be interned once more then, in another transaction.
+    """
     ids = uuids(batch.by_id)
     with connection.pipeline():
         connection.execute("BEGIN")
         take_turn(connection)
+        epoch = connection.execute(EPOCH)
         insert_submissions(connection, interner, batch.submissions)
         asked = [(e.provider or "", e.submitted_as) for e in batch.events if e.submitted_as]
         submissions = (
@@ -66,7 +65,7 @@ def look(connection: Connection, interner: Interner, batch: Batch) -> None:
             span = (min(dated) - DATED_WITHIN, max(dated) + DATED_WITHIN)
             known.append(connection.execute(_KNOWN_EVENTS, (ids, *span)))
         amended = uuids({a.event_id for a in batch.amendments} | batch.by_id.keys())
-        changes = connection.execute(_AMENDMENTS_OF, (amended,))
+        changes = connection.execute(AMENDMENTS_OF, (amended,))
         known_amendments = (
             connection.execute(_KNOWN_AMENDMENTS, (uuids(a.id for a in batch.amendments),))
             if batch.amendments
@@ -78,6 +77,8 @@ def look(connection: Connection, interner: Interner, batch: Batch) -> None:
             else None
         )
         widths = connection.execute(_WIDE_KEYS, (PAIRED_VALUES,))
+    if not interner.heed_epoch(epoch.fetchall()[0][0]):
+        return False
     interner.heed_widths(dict(widths.fetchall()))
     batch.known_ids = {found[0] for cursor in known for found in cursor.fetchall()}
     if submissions is not None:
@@ -88,4 +89,6 @@ def look(connection: Connection, interner: Interner, batch: Batch) -> None:
         batch.skip_amendments({found[0] for found in known_amendments.fetchall()})
     if counted is not None:
         new = {found[0] for found in counted.fetchall()}
-        batch.outcomes = [outcome for outcome in batch.outcomes if outcome.id in new]
+        by_id = {outcome.id: outcome for outcome in batch.outcomes}
+        batch.outcomes = [by_id[outcome_id] for outcome_id in new]
+    return True

@@ -111,7 +111,7 @@ def _make(connection: Connection, month: date, zone: ZoneInfo) -> None:
     with connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         take_turn(connection)
-        if connection.execute("SELECT to_regclass($1)", (_name_of(month),)).fetchone() != (None,):
+        if month in made(connection):
             return
         connection.execute(SQL("CREATE TABLE {} (LIKE usage_events INCLUDING ALL)").format(table))
         connection.execute(
@@ -137,6 +137,8 @@ def drop(connection: Connection, month: date) -> int:
     connection.execute(SQL("DELETE FROM undated_ids u USING {} e WHERE u.id = e.id").format(table))
     row = connection.execute(SQL("SELECT count(*) FROM {}").format(table)).fetchone()
     assert row is not None  # of a count
+    # Whoever asks meanwhile waits behind this, and this behind whoever reads.
+    connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
     connection.execute(SQL("ALTER TABLE usage_events DETACH PARTITION {}").format(table))
     connection.execute(SQL("DROP TABLE {}").format(table))
     return int(row[0])

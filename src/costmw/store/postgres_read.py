@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from psycopg import Connection
+from psycopg import Connection, RawServerCursor
 from psycopg.rows import dict_row, tuple_row
 
 from costmw.events import UsageEvent
 from costmw.periods import day_start, day_stop
-from costmw.store.base import Found, Group, OutcomeCount, Query, TagScope, Totals
+from costmw.store.base import (
+    DurationCounts,
+    Found,
+    FoundDurations,
+    Group,
+    OutcomeCount,
+    Query,
+    TagScope,
+    Totals,
+)
+from costmw.store.cell_durations import rolled_up_durations
 from costmw.store.cell_totals import rolled_up
 from costmw.store.event_rows import AMENDMENT_COLUMNS, EVENT_COLUMNS, event_of
 from costmw.store.fork_gate import ForkGate
 from costmw.store.postgres_errors import translated
+from costmw.store.postgres_replay import Replay
 from costmw.store.postgres_sql import PostgresSql, uuids
-from costmw.store.rollup_plan import DAY, Range, plan, ranges_of
-from costmw.store.row_totals import add_rows, check_dimensions
+from costmw.store.rollup_plan import DAY, Range, plan, plan_durations, ranges_of
+from costmw.store.row_durations import add_row_durations
+from costmw.store.row_select import check_dimensions
+from costmw.store.row_totals import add_rows
 
 PRUNED = "pruned_until"
 """The setting that says from when on there are rows."""
+
+SLICE = 5_000
+"""Rows that are fetched at once where there may be many."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,6 +56,15 @@ SELECT {AMENDMENT_COLUMNS}
 FROM amendments a LEFT JOIN prices p ON p.id = a.price_id
 WHERE a.event_id = ANY($1::uuid[]) ORDER BY a.seq
 """  # noqa: S608 - our own names
+
+_AS_WRITTEN = (
+    "SELECT set_config('join_collapse_limit', '1', true), "
+    "set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+)
+_AS_PLANNED = (
+    "SELECT set_config('join_collapse_limit', '8', true), "
+    "set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)"
+)
 
 
 class PostgresSnapshot:
@@ -64,10 +89,39 @@ class PostgresSnapshot:
             cursor = self._connection.cursor(row_factory=tuple_row)
             return cursor.execute(sql, values).fetchall()
 
+    def _cells(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Rows of the rollups, each looked up by its key in the order that is written.
+
+        The planner takes few cells for many, and reads all of a day instead.
+        """
+        with translated(self._shown), self._gate.inside(), self._connection.pipeline():
+            self._connection.execute(_AS_WRITTEN)
+            cursor = self._connection.cursor(row_factory=tuple_row).execute(sql, values)
+            self._connection.execute(_AS_PLANNED)
+        return cursor.fetchall()
+
     def _named(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         with translated(self._shown), self._gate.inside():
             cursor = self._connection.cursor(row_factory=dict_row)
             return cursor.execute(sql, values).fetchall()
+
+    def _slices(self, sql: str, values: Sequence[Any]) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a statement, some at a time, so that they need not fit into memory."""
+        with RawServerCursor(self._connection, "slices", row_factory=tuple_row) as cursor:
+            with translated(self._shown), self._gate.inside():
+                cursor.execute(sql, values)
+            while True:
+                with translated(self._shown), self._gate.inside():
+                    rows = cursor.fetchmany(SLICE)
+                if not rows:
+                    return
+                yield rows
+
+    def replay(self) -> Replay:
+        """Compares rollups and rows, however long that takes."""
+        with translated(self._shown), self._gate.inside():
+            self._connection.execute("SET LOCAL statement_timeout = 0")
+        return Replay(self._rows, self._slices, self._zone)
 
     def totals(self, query: Query) -> Found:
         """Sum the rows of each group, from the rollups where they have the answer."""
@@ -78,13 +132,28 @@ class PostgresSnapshot:
         if planned is None:
             add_rows(PostgresSql, self._rows, groups, query, asked)
         else:
-            groups = rolled_up(PostgresSql, self._rows, query, planned)
+            groups = rolled_up(PostgresSql, self._cells, query, planned)
             add_rows(PostgresSql, self._rows, groups, query, planned.rows)
         # What an amendment has moved away leaves an empty cell behind.
         groups = {group: sums for group, sums in groups.items() if sums != Totals()}
         if not query.group_by and not query.buckets:
             groups.setdefault((), Totals())
         return Found(groups, from_rows=planned is None)
+
+    def durations(self, query: Query) -> FoundDurations:
+        """How long calls took, from the rollups where they have the answer."""
+        check_dimensions(query.group_by)
+        asked = [span for span in map(self._clipped, ranges_of(query)) if span]
+        planned = plan_durations(query, asked, self._zone, self._width_of)
+        groups: dict[Group, DurationCounts] = {}
+        if planned is None:
+            add_row_durations(PostgresSql, self._rows, groups, query, asked)
+        else:
+            groups = rolled_up_durations(PostgresSql, self._cells, query, planned)
+            add_row_durations(PostgresSql, self._rows, groups, query, planned.rows)
+        return FoundDurations(
+            {k: v for k, v in groups.items() if v != DurationCounts()}, from_rows=planned is None
+        )
 
     def _width_of(self, key: str) -> int:
         if key not in self._widths:

@@ -17,6 +17,8 @@ CREATE TABLE settings (
     value text NOT NULL
 );
 
+INSERT INTO settings (key, value) VALUES ('ids_epoch', '0');  -- see costmw.store.postgres_epoch
+
 -- Whoever writes updates this one row first: writers take turns, so that no two of them wait
 -- for each other, and what is committed later has the higher position.
 CREATE TABLE turn (
@@ -293,18 +295,20 @@ def migrate(connection: Connection, schema: str, shown: str) -> None:
     Raises:
         StoreError: when the schema is of something else; `shown` is the store's URL.
     """
-    if _applied(connection, schema) >= MIGRATIONS.keys():
+    if is_migrated(connection, schema):
         return
     with connection.transaction():
         # Of all hosts that start at one moment, one makes the tables.
         connection.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('costmw ' || $1, 0))", (schema,)
         )
-        applied = _applied(connection, schema)
+        applied = applied_steps(connection, schema)
         if not applied:
             _refuse_foreign(connection, schema, shown)
             # Not IF NOT EXISTS: that asks for a right that whoever owns the schema may lack.
-            if not _exists(connection, "SELECT to_regnamespace($1)", schema):
+            if not connection.execute(
+                "SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)
+            ).fetchone():
                 connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
             connection.execute(
                 f"CREATE TABLE {_APPLIED} ("
@@ -316,15 +320,26 @@ def migrate(connection: Connection, schema: str, shown: str) -> None:
                 connection.execute(f"INSERT INTO {_APPLIED} (name) VALUES ($1)", (name,))  # noqa: S608
 
 
-def _applied(connection: Connection, schema: str) -> set[str]:
-    if not _exists(connection, "SELECT to_regclass($1)", f"{schema}.{_APPLIED}"):
+def is_migrated(connection: Connection, schema: str) -> bool:
+    """Whether a schema has had all migrations of this version."""
+    return applied_steps(connection, schema) >= MIGRATIONS.keys()
+
+
+def applied_steps(connection: Connection, schema: str) -> set[str]:
+    """The migrations that a schema has had; none when it is not there."""
+    # Not by to_regclass: it may go on to say no when another host has just made the table.
+    found = connection.execute(
+        "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = $2", (schema, _APPLIED)
+    ).fetchone()
+    if found is None:
         return set()
     return {name for (name,) in connection.execute(f"SELECT name FROM {_APPLIED}").fetchall()}  # noqa: S608
 
 
 def _refuse_foreign(connection: Connection, schema: str, shown: str) -> None:
     found = connection.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace($1) "
+        "SELECT relname FROM pg_class WHERE relnamespace = "
+        "(SELECT oid FROM pg_namespace WHERE nspname = $1) "
         "AND relkind IN ('r', 'p', 'v', 'm') LIMIT 1",
         (schema,),
     ).fetchone()
@@ -335,6 +350,11 @@ def _refuse_foreign(connection: Connection, schema: str, shown: str) -> None:
         )
 
 
-def _exists(connection: Connection, question: str, name: str) -> bool:
-    row = connection.execute(question, (name,)).fetchone()
-    return row is not None and row[0] is not None
+def refuse_other_encodings(connection: Connection, shown: str) -> None:
+    """Raise a `StoreError` when the database cannot hold every text."""
+    row = connection.execute("SHOW server_encoding").fetchone()
+    if row != ("UTF8",):
+        raise StoreError(
+            f"the database of {shown} is encoded in {row and row[0]}, which cannot hold every tag; "
+            "make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )

@@ -6,7 +6,7 @@ of all writers, looks at what is there already, and changes everything at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -21,21 +21,18 @@ from costmw.store.postgres_insert import add_cells, insert
 from costmw.store.postgres_intern import Interner, Wanted
 from costmw.store.postgres_look import look
 from costmw.store.postgres_partitions import Partitions
+from costmw.store.postgres_rolled import COUNTED
 from costmw.store.postgres_sql import uuids
 from costmw.store.rolled import Rolled
 from costmw.store.rollups import Buckets, Cells
 from costmw.store.sqlite_sql import micros
 
-_AMENDED_EVENTS = """
+_AMENDED_EVENTS = f"""
 SELECT e.id, k.operation, k.api, k.provider, k.request_model, k.response_model, k.api_key_id,
-    k.price_context,
-    e.seq, e.created_at, e.tag_set_id, e.call_kind_id, e.status, p.source, e.first_in_request,
-    e.request_id IS NOT NULL, e.cost_pico_usd, e.reason IS NOT NULL, e.input_tokens,
-    e.output_tokens, e.cache_read_input_tokens, e.cache_write_input_tokens,
-    e.reasoning_output_tokens, e.latency_ms, e.time_to_first_chunk_ms
+    k.price_context, {COUNTED}
 FROM usage_events e JOIN prices p ON p.id = e.price_id JOIN call_kinds k ON k.id = e.call_kind_id
 WHERE e.id = ANY($1::uuid[])
-"""
+"""  # noqa: S608 - our own names
 
 
 class BatchWriter:
@@ -54,8 +51,10 @@ class BatchWriter:
         """Commit records; those that are there already are skipped."""
         batch = Batch.of(records)
         self.partitions.make_for(connection, (event.created_at for event in batch.events))
-        self._intern_apart(connection, batch)
-        look(connection, self._interner, batch)
+        self._intern_apart(connection, batch.wanted())
+        while not look(connection, self._interner, batch):
+            connection.rollback()
+            self._intern_apart(connection, batch.wanted())
         cells = Cells(self._buckets)
         self._place_events(connection, batch)
         self._roll_up(connection, batch, cells)
@@ -64,10 +63,15 @@ class BatchWriter:
             add_cells(connection, cells)
             connection.execute("COMMIT")
 
-    def _intern_apart(self, connection: Connection, batch: Batch) -> None:
+    def intern_kinds(
+        self, connection: Connection, kinds: Collection[tuple[InternedRow, str, str]]
+    ) -> None:
+        """Give facets to kinds of calls that have none."""
+        self._intern_apart(connection, Wanted(kinds=set(kinds)))
+
+    def _intern_apart(self, connection: Connection, wanted: Wanted) -> None:
         """Store what is referred to, before the turn: it does no harm when nothing follows."""
         self._interner.make_room()
-        wanted = batch.wanted()
         if self._interner.lacks(wanted):
             with connection.transaction():
                 self._interner.intern(connection, wanted)
@@ -122,9 +126,7 @@ class BatchWriter:
             found = connection.execute(_AMENDED_EVENTS, (uuids(added),)).fetchall()
             for event_id, *rest in found:
                 rows[event_id] = tuple(rest[:7])
-                seq, created_at, *counted = rest[7:]
-                before = Rolled((seq, micros(created_at), *counted))
-                after = Rolled((seq, micros(created_at), *counted))
+                before, after = Rolled(rest[7:]), Rolled(rest[7:])
                 for change in batch.changes.get(event_id, ()):
                     before.amend(change)
                     after.amend(change)

@@ -57,6 +57,18 @@ def decode(kind: str, text: str) -> Record:
         raise ValueError(f"no {kind} of this version of costmw: {error}") from error
 
 
+def retagged(text: str, key: str, value: str, name: str) -> str | None:
+    """The JSON of a record with another value of a tag; None when it has not this one."""
+    try:
+        said = json.loads(text)
+        if said["tags"][key] != value:
+            return None
+        said["tags"][key] = name
+    except (ValueError, KeyError, TypeError):  # no record, or none with this tag
+        return None
+    return json.dumps(said)
+
+
 def _said(value: Any) -> dict[str, Any]:
     """The fields that say something."""
     said = {name: getattr(value, name) for name in _FIELDS[type(value)]}

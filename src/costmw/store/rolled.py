@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES, Profile
+from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES, FacetCells, Profile
 
 REMEMBERED_AT_MOST = 100_000
 
@@ -85,7 +85,7 @@ class Profiles(ABC):
     """Knows the profile of an event by its tag set and kind; remembers what it has looked up."""
 
     def __init__(self) -> None:
-        self._profiles: dict[Facets, Profile] = {}
+        self._cells: dict[tuple[int, ...], FacetCells] = {}
         self._of_tags: dict[int, Facets] = {}
         self._of_kinds: dict[Kind, Facets] = {}
         self._widths: Mapping[int, int] = {}
@@ -102,12 +102,12 @@ class Profiles(ABC):
         """The cells that an event counts in."""
         of_kind, of_kind_wide = self._kind_facets(rolled.kind)
         of_tags, of_tags_wide = self._tag_facets(rolled.tag_set_id)
-        key = (of_kind + of_tags, of_kind_wide + of_tags_wide)
-        known = self._profiles.get(key)
-        if known is None:
-            _make_room(self._profiles)
-            known = self._profiles[key] = Profile(*key)
-        return known
+        facets = of_kind + of_tags
+        cells = self._cells.get(facets)
+        if cells is None:
+            _make_room(self._cells)
+            cells = self._cells[facets] = FacetCells(facets)
+        return cells, of_kind_wide + of_tags_wide
 
     def heed_widths(self, widths: Mapping[int, int]) -> None:
         """Notice keys that have become wide: their values are kept in other cells then.
@@ -125,15 +125,24 @@ class Profiles(ABC):
         self._widths = {}
 
     def _forget_facets(self) -> None:
-        self._profiles.clear()
+        self._cells.clear()
         self._of_tags.clear()
         self._of_kinds.clear()
+
+    def not_remembered(self, tag_set_ids: Iterable[int]) -> list[int]:
+        """Those tag sets whose tags are not remembered."""
+        return [tag_set_id for tag_set_id in tag_set_ids if tag_set_id not in self._of_tags]
+
+    def remember(self, tag_set_id: int, facets: Iterable[FacetOfKey]) -> None:
+        """Remember the tags of a tag set, which need not be looked up then."""
+        _make_room(self._of_tags)
+        self._of_tags[tag_set_id] = self._by_width(facets)
 
     def _tag_facets(self, tag_set_id: int) -> Facets:
         known = self._of_tags.get(tag_set_id)
         if known is None:
-            _make_room(self._of_tags)
-            known = self._of_tags[tag_set_id] = self._by_width(self.facets_of_tags(tag_set_id))
+            self.remember(tag_set_id, self.facets_of_tags(tag_set_id))
+            known = self._of_tags[tag_set_id]
         return known
 
     def _kind_facets(self, kind: Kind) -> Facets:

@@ -61,19 +61,54 @@ def plan(
 
     `width_of` says how many values a key has.
     """
+    return _plan(
+        query,
+        asked,
+        zone,
+        lambda widths: _fits(widths, 1, ROLLED_VALUES) or _fits(widths, 2, PAIRED_VALUES),
+        hours=lambda widths: _fits(widths, 1, PAIRED_VALUES),
+        width_of=width_of,
+    )
+
+
+def plan_durations(
+    query: Query, asked: Sequence[Range], zone: ZoneInfo, width_of: Callable[[str], int]
+) -> Plan | None:
+    """The same for how long calls took: histograms are kept by the day, and not in pairs."""
+    return _plan(
+        query,
+        asked,
+        zone,
+        lambda widths: _fits(widths, 1, PAIRED_VALUES),
+        hours=lambda _: False,
+        width_of=width_of,
+    )
+
+
+def _fits(widths: Sequence[int], keys: int, values: int) -> bool:
+    return len(widths) <= keys and max(widths, default=0) <= values
+
+
+def _plan(
+    query: Query,
+    asked: Sequence[Range],
+    zone: ZoneInfo,
+    is_kept: Callable[[Sequence[int]], bool],
+    hours: Callable[[Sequence[int]], bool],
+    width_of: Callable[[str], int],
+) -> Plan | None:
     filters = {f"tag:{key}": value for key, value in (*query.scope.items(), *query.where.items())}
     if any(query.where.get(key, value) != value for key, value in query.scope.items()):
         return Plan(filters, (), (), (), ())
     keys = _keys_of(query, filters)
     widths = [width_of(key) for key in (*filters, *keys)]
-    widest = max(widths, default=0)
-    if len(widths) > 2 or widest > (PAIRED_VALUES if len(widths) == 2 else ROLLED_VALUES):
+    if not is_kept(widths):
         return None
     buckets: list[tuple[int, int, int]] = []
     rolled: list[Range] = []
     rows: list[Range] = []
     for span in asked:
-        for every, part in _parts(span, zone, hours=len(widths) < 2 and widest <= PAIRED_VALUES):
+        for every, part in _parts(span, zone, hours=hours(widths)):
             if every is None:
                 rows.append(part)
                 continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -49,21 +50,24 @@ _LANES = struct.Struct("<" + "Q4x" * len(_FIELDS))
 _PARTS = struct.Struct("<" + "QI" * len(_FIELDS))
 
 
-class Profile:
-    """The cells that a call counts in, by the facets that it has.
+class FacetCells:
+    """The cells that calls with the same facets count in, all of keys of few values.
 
-    `facets` belong to keys of few values, `wide` to keys of many, which are kept by the
-    day and not in pairs. A cell is known by two facets in one integer, the lower one
-    first; a facet alone is paired with `EVERYTHING`.
+    A cell is known by two facets in one integer, the lower one first; a facet alone is
+    paired with `EVERYTHING`.
     """
 
     __slots__ = ("by_day", "by_hour")
 
-    def __init__(self, facets: Iterable[int], wide: Sequence[int] = ()) -> None:
+    def __init__(self, facets: Iterable[int]) -> None:
         ordered = sorted(facets)
         self.by_hour = (EVERYTHING, *ordered)
         pairs = [first << 32 | second for first, second in combinations(ordered, 2)]
-        self.by_day = (*self.by_hour, *wide, *pairs)
+        self.by_day = (*self.by_hour, *pairs)
+
+
+Profile = tuple[FacetCells, Sequence[int]]
+"""The cells of a call, and its facets of keys of many values: kept by the day, not in pairs."""
 
 
 class Buckets:
@@ -102,8 +106,9 @@ class Cells:
 
     def __init__(self, buckets: Buckets) -> None:
         self._buckets = buckets
-        self._sums: dict[tuple[int, int], dict[Profile, int]] = {}
-        self._bins: dict[tuple[int, Profile, int], int] = {}
+        self._sums: dict[tuple[int, int], dict[FacetCells, int]] = {}
+        self._wide: dict[int, dict[int, int]] = {}
+        self._bins: dict[int, dict[FacetCells, list[int]]] = {}
 
     def add(
         self,
@@ -117,44 +122,63 @@ class Cells:
     ) -> None:
         """Add one event, or take it away again; `totals` are in the order of `Totals`."""
         buckets = self._buckets.of(created_at_us)
+        facets, wide = profile
+        packed = sign * _packed(totals)
         sums = self._sums.setdefault(buckets, {})
-        sums[profile] = sums.get(profile, 0) + sign * _packed(totals)
-        for first_bin, duration in ((0, latency_ms), (BINS, time_to_first_chunk_ms)):
-            if duration is not None:
-                key = (buckets[1], profile, first_bin + bin_of(duration))
-                self._bins[key] = self._bins.get(key, 0) + sign
+        sums[facets] = sums.get(facets, 0) + packed
+        if wide:
+            sums_of_wide = self._wide.setdefault(buckets[1], {})
+            for facet in wide:
+                sums_of_wide[facet] = sums_of_wide.get(facet, 0) + packed
+        if latency_ms is not None or time_to_first_chunk_ms is not None:
+            bins = self._bins.setdefault(buckets[1], {}).setdefault(facets, [])
+            # A bin that a call is taken from again is told by its complement.
+            if latency_ms is not None:
+                position = bin_of(latency_ms)
+                bins.append(position if sign > 0 else ~position)
+            if time_to_first_chunk_ms is not None:
+                position = BINS + bin_of(time_to_first_chunk_ms)
+                bins.append(position if sign > 0 else ~position)
 
     def by_hour(self) -> Iterator[Cell]:
         """Cells of facets, by hour."""
         found: dict[int, dict[int, int]] = {}
         for (hour, _), sums in self._sums.items():
-            cells = found.setdefault(hour, {})
-            for profile, packed in sums.items():
-                for key in profile.by_hour:
-                    cells[key] = cells.get(key, 0) + packed
+            cells = found.setdefault(hour, defaultdict(int))
+            for facets, packed in sums.items():
+                for key in facets.by_hour:
+                    cells[key] += packed
         return _cells(found)
 
     def by_day(self) -> Iterator[Cell]:
         """Cells of facets and of pairs of them, by day."""
         found: dict[int, dict[int, int]] = {}
         for (_, day), sums in self._sums.items():
-            cells = found.setdefault(day, {})
-            for profile, packed in sums.items():
-                for key in profile.by_day:
-                    cells[key] = cells.get(key, 0) + packed
+            cells = found.setdefault(day, defaultdict(int))
+            for facets, packed in sums.items():
+                for key in facets.by_day:
+                    cells[key] += packed
+        for day, sums_of_wide in self._wide.items():
+            for key, packed in sums_of_wide.items():
+                found[day][key] += packed
         return _cells(found)
 
     def histograms(self) -> Iterator[tuple[int, int, int, int]]:
         """Day, facet, bin and how many calls more fell in it."""
-        found: dict[tuple[int, int], dict[int, int]] = {}
-        for (day, profile, position), count in self._bins.items():
-            facets = found.setdefault((day, position), {})
-            for facet in profile.by_hour:
-                facets[facet] = facets.get(facet, 0) + count
-        for (day, position), facets in sorted(found.items()):
-            for facet, count in sorted(facets.items()):
-                if count:
-                    yield day, facet, position, count
+        for day, bins_of in sorted(self._bins.items()):
+            found: dict[int, list[int]] = defaultdict(list)
+            for facets, bins in bins_of.items():
+                for facet in facets.by_hour:
+                    found[facet] += bins
+            for facet, bins in sorted(found.items()):
+                counts = Counter(bins)
+                for position in sorted(p for p in counts if p >= 0):
+                    counts[position] -= counts.pop(~position, 0)
+                for position, count in counts.items():
+                    if position < 0:
+                        yield day, facet, ~position, -count
+                    elif count:
+                        yield day, facet, position, count
 
 
 Cell = tuple[int, int, int, list[int]]

@@ -8,6 +8,7 @@ an exclusive `flock` round each transaction keeps them even.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -24,10 +25,12 @@ from costmw.periods import day_start
 from costmw.store import sqlite_care as care
 from costmw.store.base import Difference
 from costmw.store.fork_gate import ForkGate
+from costmw.store.greenlets import in_a_thread
 from costmw.store.mounts import is_network, mount_of
-from costmw.store.sqlite_epoch import begin_epoch, epoch
-from costmw.store.sqlite_errors import advice, is_busy, is_damage, is_of_a_record
+from costmw.store.sqlite_epoch import epoch
+from costmw.store.sqlite_errors import advice, is_busy, is_damage, is_full, is_of_a_record
 from costmw.store.sqlite_file import beside, mark_of
+from costmw.store.sqlite_forget import forget_value
 from costmw.store.sqlite_health import Health, health_of
 from costmw.store.sqlite_key import Key
 from costmw.store.sqlite_open import connect, refuse_foreign, zone_kept
@@ -79,8 +82,9 @@ class SqliteStore:
 
     def __init__(self, url: str, config: Config) -> None:
         self.url = url
-        # A relative path means the directory that the app was started in, for good.
-        self.path = path_of(url).absolute()
+        # A relative path means the directory that the app was started in, for good. SQLite
+        # keeps its log beside the file itself, not beside a link to it.
+        self.path = Path(os.path.realpath(path_of(url)))
         self._config = config
         self._turns = Turns(beside(self.path, ".lock"), self._refuse_other_files)
         self._gate = ForkGate()
@@ -112,10 +116,13 @@ class SqliteStore:
         with self._translated_for_writing(), self._turns.mine(BUSY_TIMEOUT):
             self._warn_of_network()
             self._connected()
+            self._warn_of_links()
             self._place.check()
             connection = self._connected()
             outdated = micros(datetime.now(UTC)) - SUBMISSIONS_KEPT_DAYS * 86_400_000_000
-            connection.execute("DELETE FROM submissions WHERE created_at < ?", (outdated,))
+            in_a_thread(
+                connection.execute, "DELETE FROM submissions WHERE created_at < ?", (outdated,)
+            )
 
     def write(self, records: Sequence[Record]) -> None:
         """Commit records in one transaction; see `Store.write`."""
@@ -150,10 +157,10 @@ class SqliteStore:
         """The same, for who has the turn. A file that proves damaged is set aside."""
         connection = self._connected()
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            in_a_thread(connection.execute, "BEGIN IMMEDIATE")
             self._heed_epoch(connection)
             yield connection
-            connection.execute("COMMIT")
+            in_a_thread(connection.execute, "COMMIT")
         except BaseException as error:
             self._forget_ids()
             self._undo(connection)
@@ -198,19 +205,29 @@ class SqliteStore:
         """
         with self._transaction() as connection:
             self._refuse_while_recovering(connection)
-            # Never back again: rebuilding would drop the sums of what is pruned already.
-            kept_until = from_micros(care.pruned_until(connection))
-        boundary = max(day_start(before, self.time_zone), kept_until)
         while self.roll_up(care.DROPPED_AT_ONCE) == care.DROPPED_AT_ONCE:
             pass
         dropped = 0
-        while True:
-            with self._transaction() as connection:
-                if not (found := care.prune_slice(connection, boundary)):
-                    care.drop_unused_tag_sets(connection)
-                    begin_epoch(connection)
-                    return dropped
-                dropped += found
+        while found := self.prune_some(before, care.DROPPED_AT_ONCE):
+            dropped += found
+        return dropped
+
+    def prune_some(self, before: datetime, most: int) -> int:
+        """Do a part of `prune` in one transaction: at most so many rows, of those rolled up.
+
+        Gives how many it were; none when there are no more.
+        """
+        with self._transaction() as connection:
+            self._refuse_while_recovering(connection)
+            # Never back again: rebuilding would drop the sums of what is pruned already.
+            kept_until = from_micros(care.pruned_until(connection))
+            boundary = max(day_start(before, self.time_zone), kept_until)
+            return care.prune_slice(connection, boundary, most)
+
+    def claim(self, task: str, owner: str, seconds: float) -> bool:
+        """Have a task for so long, among all processes; False while another owner has it."""
+        with self._transaction() as connection:
+            return care.claim(connection, task, owner, seconds)
 
     def rebuild(self) -> int:
         """Make the rollups anew from the rows; gives how many were rolled up.
@@ -239,9 +256,7 @@ class SqliteStore:
     def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
         """Put something else in the place of a tag's value; gives how many tag sets had it."""
         with self._transaction() as connection:
-            found = care.forget_value(connection, key, value, substitute)
-            begin_epoch(connection)
-            return found
+            return forget_value(connection, key, value, substitute)
 
     def backup(self, target: Path) -> None:
         """Copy the ledger, as it is at one moment, while it is in use.
@@ -285,9 +300,11 @@ class SqliteStore:
         file = mark_of(self.path).file
         try:
             with self._reader() as connection:
-                if not is_ours:
-                    refuse_foreign(connection, self.url)
-                snapshot = SqliteSnapshot(connection, self._gate, zone_kept(connection))
+                with self._gate.inside():
+                    if not is_ours:
+                        refuse_foreign(connection, self.url)
+                    kept = zone_kept(connection)
+                snapshot = SqliteSnapshot(connection, self._gate, kept)
                 snapshot.begin()
                 if mark_of(self.path).file == file:
                     yield snapshot
@@ -313,7 +330,8 @@ class SqliteStore:
     def fingerprint_key(self) -> bytes:
         """Read or make `<file>.key`, readable by the owner alone."""
         with self._translated():
-            return self._key.read_or_make(self._turns.mine(BUSY_TIMEOUT))
+            # A call may ask for it: it waits no longer than for its own commit.
+            return self._key.read_or_make(self._turns.mine(self._config.ack_timeout))
 
     def close(self) -> None:
         """Close the writing connection and the lock file."""
@@ -391,6 +409,15 @@ class SqliteStore:
                 mount.kind,
             )
 
+    def _warn_of_links(self) -> None:
+        if self.path.stat().st_nlink > 1 and self.path not in _warned:
+            _warned.add(self.path)
+            logger.warning(
+                "%s has another name (a hard link): who opens it by that one writes another log, "
+                "and damages it. Remove the link, or make it a symbolic one",
+                self.path,
+            )
+
     def _refuse_other_files(self) -> None:
         """Leave nothing beside a file that is not ours: look before anything is made.
 
@@ -418,7 +445,8 @@ class SqliteStore:
                 raise StoreBusy(
                     f"{self.url} is locked by another process for more than {BUSY_TIMEOUT:.0f} s"
                 ) from error
-            raise StoreError(f"cannot use {self.url}: {advice(error)}") from error
+            kind = StoreBusy if is_full(error) else StoreError
+            raise kind(f"cannot use {self.url}: {advice(error)}") from error
 
     @contextmanager
     def _translated_for_writing(self) -> Iterator[None]:
@@ -427,8 +455,9 @@ class SqliteStore:
             with self._translated():
                 yield
         except OSError as error:
-            raise StoreError(f"cannot use {self.url}: {error.strerror or error}") from error
+            kind = StoreBusy if is_full(error) else StoreError
+            raise kind(f"cannot use {self.url}: {error.strerror or error}") from error
 
 
 _warned: set[Path] = set()
-"""Files on network file systems that were warned of: once a process."""
+"""Files that were warned of, for where they are: once a process."""

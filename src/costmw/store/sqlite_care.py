@@ -1,4 +1,4 @@
-"""Care for an SQLite ledger: prove its rollups, make them anew, drop old rows, forget a user.
+"""Care for an SQLite ledger: prove its rollups, make them anew, drop old rows.
 
 Each works on a connection that the store lends, inside of a transaction; rows are
 dropped in slices, so that calls are recorded meanwhile.
@@ -7,22 +7,25 @@ dropped in slices, so that calls are recorded meanwhile.
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from costmw.store.base import Difference
-from costmw.store.interned import digest_of_tags
-from costmw.store.rollup_plan import HOUR
+from costmw.store.rollup_plan import DAY, HOUR
 from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES
 from costmw.store.sql import MILLION
+from costmw.store.sqlite_epoch import begin_epoch
 from costmw.store.sqlite_rollups import COLUMNS, Roller, set_watermarks, watermarks
 from costmw.store.sqlite_sql import micros
 
 DROPPED_AT_ONCE = 1_000
 """Rows that are dropped in one transaction."""
+
+LONGEST_CLAIM = 3_600.0
+"""Seconds for which a task can be claimed."""
 
 _PRUNED = "pruned_until"
 _MINUTE = 60_000_000
@@ -35,36 +38,67 @@ def pruned_until(connection: sqlite3.Connection) -> int:
     return int(found[0]) if found else 0
 
 
-def prune_slice(connection: sqlite3.Connection, before: datetime) -> int:
-    """Drop some of the rows that began before a day, and are rolled up; gives their number."""
+def prune_slice(
+    connection: sqlite3.Connection, before: datetime, most: int = DROPPED_AT_ONCE
+) -> int:
+    """Drop some of the rows that began before a day, and are rolled up; gives their number.
+
+    Tag sets that no row has any more go with them; their values stay, since rollups have them.
+    """
     connection.execute(
         "INSERT INTO settings (key, value) VALUES (?, ?) "
         "ON CONFLICT DO UPDATE SET value = max(CAST(value AS INTEGER), excluded.value)",
         (_PRUNED, str(micros(before))),
     )
-    rolled_up, amendments_rolled_up = watermarks(connection)
+    events_done, amendments_done = watermarks(connection)
     dropped = connection.execute(
-        "SELECT seq, id FROM usage_events WHERE created_at < ? AND seq <= ? "
-        "ORDER BY created_at LIMIT ?",
-        (micros(before), rolled_up, DROPPED_AT_ONCE),
+        "SELECT e.seq, e.id, e.tag_set_id FROM usage_events e "
+        "WHERE e.created_at < ? AND e.seq <= ? AND NOT EXISTS "
+        "(SELECT 1 FROM amendments a WHERE a.event_id = e.id AND a.seq > ?) "
+        "ORDER BY e.created_at LIMIT ?",
+        (micros(before), events_done, amendments_done, most),
     ).fetchall()
     connection.executemany(
-        "DELETE FROM amendments WHERE event_id = ? AND seq <= ?",
-        [(event_id, amendments_rolled_up) for _, event_id in dropped],
+        "DELETE FROM amendments WHERE event_id = ?", [(event_id,) for _, event_id, _ in dropped]
     )
-    connection.executemany("DELETE FROM usage_events WHERE seq = ?", [(seq,) for seq, _ in dropped])
+    connection.executemany(
+        "DELETE FROM usage_events WHERE seq = ?", [(seq,) for seq, _, _ in dropped]
+    )
+    _drop_unused(connection, {tag_set_id for _, _, tag_set_id in dropped})
     return len(dropped)
 
 
-def drop_unused_tag_sets(connection: sqlite3.Connection) -> int:
-    """Drop tag sets that no row has any more; their values stay, since rollups have them."""
-    unused = (
-        "SELECT id FROM tag_sets WHERE id NOT IN (SELECT tag_set_id FROM usage_events) "
-        "AND id NOT IN (SELECT tag_set_id FROM submissions) "
-        "AND id NOT IN (SELECT tag_set_id FROM call_outcomes)"
+def _drop_unused(connection: sqlite3.Connection, tag_set_ids: Iterable[int]) -> None:
+    unused = [
+        (tag_set_id,)
+        for tag_set_id in tag_set_ids
+        if not connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM usage_events WHERE tag_set_id = ?1) "
+            "OR EXISTS (SELECT 1 FROM submissions WHERE tag_set_id = ?1) "
+            "OR EXISTS (SELECT 1 FROM call_outcomes WHERE tag_set_id = ?1)",
+            (tag_set_id,),
+        ).fetchone()[0]
+    ]
+    if unused:
+        connection.executemany("DELETE FROM tags WHERE tag_set_id = ?", unused)
+        connection.executemany("DELETE FROM tag_sets WHERE id = ?", unused)
+        begin_epoch(connection)
+
+
+def claim(connection: sqlite3.Connection, task: str, owner: str, seconds: float) -> bool:
+    """Write down that a task is an owner's for so long; False while it is another's."""
+    key, now = f"claim:{task}", time.time()
+    found = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+    if found:
+        other, until = json.loads(found[0])
+        # A clock that was put back does not keep a task from everyone.
+        if other != owner and now < until < now + LONGEST_CLAIM:
+            return False
+    connection.execute(
+        "INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)",
+        (key, json.dumps([owner, now + seconds])),
     )
-    connection.execute(f"DELETE FROM tags WHERE tag_set_id IN ({unused})")  # noqa: S608 - our own
-    return connection.execute(f"DELETE FROM tag_sets WHERE id IN ({unused})").rowcount  # noqa: S608
+    return True
 
 
 def forget_rollups(connection: sqlite3.Connection) -> None:
@@ -98,6 +132,14 @@ _SUMS = ", ".join(
     else f"r.{name}"
     for name in COLUMNS
 )
+
+_BINS = f"""
+SELECT h.bucket, h.facet_id, h.bin, h.count FROM {{}}.rollup_histograms h
+WHERE h.bucket >= ? AND h.count <> 0 AND NOT EXISTS (
+    SELECT 1 FROM facets f JOIN facet_keys k ON k.id = f.key_id
+    WHERE f.id = h.facet_id AND k.value_count > {PAIRED_VALUES}
+)
+"""  # noqa: S608 - our own names
 
 _CELLS = f"SELECT r.every, r.bucket, r.facet_id, r.other_facet_id, {_SUMS}"
 
@@ -135,6 +177,17 @@ def differences(connection: sqlite3.Connection, zone: ZoneInfo) -> Iterator[Diff
                     sums=dict(zip(COLUMNS, sums, strict=True)),
                     in_rollups=not missing,
                 )
+        told, found = _BINS.format("main"), _BINS.format("temp")
+        for one, other, missing in ((told, found, False), (found, told, True)):
+            rows = connection.execute(f"{one} EXCEPT {other} ORDER BY 1, 2, 3", (since, since))
+            for bucket, facet_id, position, count in rows:
+                yield Difference(
+                    every_minutes=DAY,
+                    bucket_minutes=bucket,
+                    facets=(_name_of(connection, facet_id),) if facet_id else (),
+                    sums={f"bin_{position}": count},
+                    in_rollups=not missing,
+                )
     finally:
         for table in ("rollups", "rollup_histograms", "rollup_watermarks"):
             connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
@@ -147,40 +200,3 @@ def _name_of(connection: sqlite3.Connection, facet_id: int) -> str:
         (facet_id,),
     ).fetchone()
     return str(name)
-
-
-def forget_value(
-    connection: sqlite3.Connection, key: str, value: str, substitute: str | None
-) -> int:
-    """Put something else in the place of a tag's value, in all rows and rollups.
-
-    `substitute` None erases it: a random name keeps its calls apart from others'. Gives
-    the number of tag sets that had it. What was sums stays sums.
-    """
-    found = connection.execute(
-        "SELECT f.id, f.key_id FROM facets f JOIN facet_keys k ON k.id = f.key_id "
-        "WHERE k.key = ? AND f.value = ?",
-        (f"tag:{key}", value),
-    ).fetchone()
-    if found is None:
-        return 0
-    facet_id, key_id = found
-    name = substitute or f"(erased {secrets.token_hex(4)})"
-    if connection.execute(
-        "SELECT 1 FROM facets WHERE key_id = ? AND value = ?", (key_id, name)
-    ).fetchone():
-        # Calls since were recorded under the substitute already.
-        name = f"{name} {secrets.token_hex(4)}"
-    connection.execute("UPDATE facets SET value = ? WHERE id = ?", (name, facet_id))
-    tag_sets = connection.execute(
-        "SELECT s.id, s.tags FROM tag_sets s JOIN tags t ON t.tag_set_id = s.id "
-        "WHERE t.facet_id = ?",
-        (facet_id,),
-    ).fetchall()
-    for tag_set_id, text in tag_sets:
-        tags = {**json.loads(text), key: name}
-        connection.execute(
-            "UPDATE tag_sets SET tags = ?, digest = ? WHERE id = ?",
-            (*digest_of_tags(tags), tag_set_id),
-        )
-    return len(tag_sets)

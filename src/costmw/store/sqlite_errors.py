@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 
 
@@ -13,6 +14,13 @@ def name_of(error: BaseException) -> str:
 def is_busy(error: BaseException) -> bool:
     """Whether somebody else holds the database."""
     return name_of(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk has no room left; the app goes on until it has."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return name_of(error) in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 
 
 def is_damage(error: BaseException) -> bool:

@@ -43,7 +43,9 @@ class Key:
 def _write(path: Path, key: bytes) -> None:
     """Make a key that is there whole or not at all."""
     new = Path(f"{path}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    new.unlink(missing_ok=True)
+    # Never one that somebody else has made: it would be theirs to read.
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(key)
         file.flush()
         os.fsync(file.fileno())

@@ -12,6 +12,9 @@ from costmw.config import zone
 from costmw.errors import StoreError
 from costmw.store.migrations import migrations
 
+LOG_KEPT = 16 * 1024**2
+"""Bytes of the write-ahead log that are kept; a question that runs for long makes it grow."""
+
 MADE_AT = "made_at"
 """The setting that says when a file was made, in microseconds since 1970."""
 
@@ -47,6 +50,7 @@ def prepare_to_write(connection: sqlite3.Connection, url: str, *, full: bool) ->
             "put the file on a local disk"
         )
     connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
 
 
 def refuse_foreign(connection: sqlite3.Connection, url: str) -> None:
@@ -77,8 +81,8 @@ def refuse_foreign(connection: sqlite3.Connection, url: str) -> None:
         )
 
 
-def make_tables(connection: sqlite3.Connection) -> None:
-    """Bring the tables up to date."""
+def make_tables(connection: sqlite3.Connection) -> bool:
+    """Bring the tables up to date; gives whether there were none."""
     from sqlite_utils import Database
 
     is_new = not connection.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -92,6 +96,7 @@ def make_tables(connection: sqlite3.Connection) -> None:
             "INSERT OR IGNORE INTO settings (key, value) VALUES (?, ?)",
             (MADE_AT, str(time.time_ns() // 1_000)),
         )
+    return is_new
 
 
 def made_at(connection: sqlite3.Connection) -> int:

@@ -11,15 +11,28 @@ from zoneinfo import ZoneInfo
 
 from costmw.events import UsageEvent
 from costmw.periods import day_start, day_stop
-from costmw.store.base import Found, Group, OutcomeCount, Query, TagScope, Totals
+from costmw.store.base import (
+    DurationCounts,
+    Found,
+    FoundDurations,
+    Group,
+    OutcomeCount,
+    Query,
+    TagScope,
+    Totals,
+)
+from costmw.store.cell_durations import rolled_up_durations
 from costmw.store.cell_totals import rolled_up
 from costmw.store.event_rows import AMENDMENT_COLUMNS, EVENT_COLUMNS, event_of
 from costmw.store.fork_gate import ForkGate
-from costmw.store.rollup_plan import DAY, Range, plan, ranges_of
-from costmw.store.row_totals import add_new_rows, add_rows, check_dimensions
+from costmw.store.rollup_plan import DAY, Range, plan, plan_durations, ranges_of
+from costmw.store.row_durations import add_row_durations
+from costmw.store.row_select import check_dimensions
+from costmw.store.row_totals import add_new_rows, add_rows
 from costmw.store.sqlite_care import pruned_until
 from costmw.store.sqlite_rollups import watermarks
 from costmw.store.sqlite_sql import EPOCH, MICROSECOND, SqliteSql, from_micros, micros
+from costmw.store.sqlite_write import OUTCOMES_COUNTED
 
 _HOUR = 3_600_000_000
 _BOUND_AT_ONCE = 500
@@ -52,11 +65,15 @@ class SqliteSnapshot:
         with self._gate.inside():
             return self._connection.execute(sql, values).fetchall()
 
+    def _watermarks(self) -> tuple[int, int]:
+        with self._gate.inside():
+            return watermarks(self._connection)
+
     def totals(self, query: Query) -> Found:
         """Sum the rows of each group, from the rollups where they have the answer."""
         check_dimensions(query.group_by)
         asked = [span for span in map(self._clipped, ranges_of(query)) if span]
-        done = watermarks(self._connection)
+        done = self._watermarks()
         planned = plan(query, asked, self._zone, self._width_of)
         from_rows = planned is None or self._moves_groups(query, done[1])
         groups: dict[Group, Totals] = {}
@@ -71,6 +88,22 @@ class SqliteSnapshot:
         if not query.group_by and not query.buckets:
             groups.setdefault((), Totals())
         return Found(groups, from_rows=from_rows)
+
+    def durations(self, query: Query) -> FoundDurations:
+        """How long calls took, from the rollups where they have the answer."""
+        check_dimensions(query.group_by)
+        asked = [span for span in map(self._clipped, ranges_of(query)) if span]
+        done = self._watermarks()
+        planned = plan_durations(query, asked, self._zone, self._width_of)
+        from_rows = planned is None or self._moves_groups(query, done[1])
+        groups: dict[Group, DurationCounts] = {}
+        if planned is None or from_rows:
+            add_row_durations(SqliteSql, self._rows, groups, query, asked)
+        else:
+            groups = rolled_up_durations(SqliteSql, self._rows, query, planned)
+            add_row_durations(SqliteSql, self._rows, groups, query, planned.rolled, done[0])
+            add_row_durations(SqliteSql, self._rows, groups, query, planned.rows)
+        return FoundDurations({k: v for k, v in groups.items() if v != DurationCounts()}, from_rows)
 
     def _moves_groups(self, query: Query, amendments_done: int) -> bool:
         """Whether an amendment that is not rolled up may move an event to another group."""
@@ -199,10 +232,12 @@ class SqliteSnapshot:
         ]
 
     def position(self) -> int:
-        """Grows with every event and amendment."""
+        """Grows with every event, amendment and outcome."""
         ((position,),) = self._rows(
-            "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence "
-            "WHERE name IN ('usage_events', 'amendments')"
+            "SELECT coalesce(sum(seq), 0) + coalesce("
+            "(SELECT CAST(value AS INTEGER) FROM settings WHERE key = ?), 0) "
+            "FROM sqlite_sequence WHERE name IN ('usage_events', 'amendments')",
+            (OUTCOMES_COUNTED,),
         )
         return int(position)
 

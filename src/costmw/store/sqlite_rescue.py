@@ -17,6 +17,7 @@ from pathlib import Path
 
 from costmw.errors import StoreError
 from costmw.store.fork_gate import ForkGate
+from costmw.store.greenlets import MadeLate
 from costmw.store.sqlite_aside import free_name
 from costmw.store.sqlite_file import BESIDE, FileId, beside, sync_folder
 from costmw.store.sqlite_recovery import Progress, Recovery, finish, register, sources
@@ -41,6 +42,9 @@ COPY_PATIENCE = 30.0
 class Rescuer:
     """Brings rows over in a thread of its own, which runs while there are any to bring."""
 
+    _lock = MadeLate(lambda: threading.Lock())
+    _stop = MadeLate(lambda: threading.Event())
+
     def __init__(
         self,
         path: Path,
@@ -58,8 +62,7 @@ class Rescuer:
 
     def begin_anew(self) -> None:
         """Forget what the parent of a forked process does."""
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
+        MadeLate.forget(self, "_lock", "_stop")
         self._thread: threading.Thread | None = None
         self._removed: list[tuple[sqlite3.Connection, FileId | None]] = []
 

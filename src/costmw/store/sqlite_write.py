@@ -42,6 +42,8 @@ INSERT INTO amendments (
 ON CONFLICT (id) DO NOTHING
 """
 
+_INSERT_TAG = "INSERT INTO tags (tag_set_id, key_id, facet_id) VALUES (?, ?, ?)"
+
 _INSERT_SUBMISSION = """
 INSERT INTO submissions (
     provider, result_id, created_at, tag_set_id, request_id, first_in_request, api_key_id
@@ -75,15 +77,26 @@ ON CONFLICT DO UPDATE SET count = count + 1
 """
 
 
+OUTCOMES_COUNTED = "outcomes_counted"
+"""The setting that says how many outcomes were counted, ever."""
+
+_COUNT_OUTCOMES = """
+INSERT INTO settings (key, value) VALUES (?, 1)
+ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + 1
+"""
+
+
 class RecordInserter:
     """Writes records; remembers the ids of what it has interned."""
 
     def __init__(self) -> None:
         self._ids: dict[Hashable, int] = {}
+        self._new_tags: list[tuple[int, int, int]] = []
 
     def forget_ids(self) -> None:
         """Forget ids that were handed out in a transaction that is undone."""
         self._ids.clear()
+        self._new_tags.clear()
 
     def insert(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
         """Write records in their order; an event or amendment that is there is skipped."""
@@ -97,6 +110,8 @@ class RecordInserter:
             rows.clear()
             self._insert_one(connection, record)
         connection.executemany(_INSERT_EVENT, rows)
+        connection.executemany(_INSERT_TAG, self._new_tags)
+        self._new_tags.clear()
 
     def _insert_one(self, connection: sqlite3.Connection, record: Record) -> None:
         match record:
@@ -120,6 +135,7 @@ class RecordInserter:
             case Amendment():
                 connection.execute(_INSERT_AMENDMENT, self._amendment_row(connection, record))
             case Outcome():
+                connection.execute(_COUNT_OUTCOMES, (OUTCOMES_COUNTED,))
                 connection.execute(
                     _COUNT_OUTCOME,
                     (
@@ -205,11 +221,10 @@ class RecordInserter:
             text, digest = digest_of_tags(tags)
             known, new = _intern(connection, "tag_sets", digest, {"tags": text})
             if new:
-                facets = [self._facet(connection, f"tag:{key}", tags[key]) for key in tags]
-                connection.executemany(
-                    "INSERT INTO tags (tag_set_id, key_id, facet_id) VALUES (?, ?, ?)",
-                    [(known, key_id, facet_id) for key_id, facet_id in facets],
-                )
+                self._new_tags += [
+                    (known, *self._facet(connection, f"tag:{key}", value))
+                    for key, value in tags.items()
+                ]
             self._remember(key, known)
         return known
 
@@ -225,7 +240,21 @@ class RecordInserter:
         return key_id, facet_id
 
     def _call_kind(self, connection: sqlite3.Connection, event: UsageEvent) -> int:
-        return self._interned(connection, "call_kinds", CALL_KIND, call_kind_of(event))
+        key = (
+            "call_kinds",
+            event.operation,
+            event.api,
+            event.provider,
+            event.request_model,
+            event.response_model,
+            event.api_key_id,
+            *event.price_context.items(),
+        )
+        known = self._ids.get(key)
+        if known is None:
+            known = self._interned(connection, "call_kinds", CALL_KIND, call_kind_of(event))
+            self._remember(key, known)
+        return known
 
     def _price(self, connection: sqlite3.Connection, price: Price) -> int:
         key = ("prices", price.source, price.ref, *price.units.items())
@@ -295,13 +324,12 @@ def _intern(
     connection: sqlite3.Connection, table: str, digest: bytes, row: Mapping[str, str | None]
 ) -> tuple[int, bool]:
     """Give the id of the row with this digest, and whether it is new."""
-    found = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()  # noqa: S608 - our own names
-    if found:
-        return found[0], False
-    cursor = connection.execute(
+    made = connection.execute(
         f"INSERT INTO {table} (digest, {', '.join(row)}) "  # noqa: S608 - our own names
-        f"VALUES (?{', ?' * len(row)})",
+        f"VALUES (?{', ?' * len(row)}) ON CONFLICT (digest) DO NOTHING RETURNING id",
         (digest, *row.values()),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid, True
+    ).fetchone()
+    if made:
+        return made[0], True
+    (known,) = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()  # noqa: S608 - our own names
+    return known, False

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from costmw.errors import StoreBusy, StoreError
+from costmw.store.greenlets import MadeLate, in_a_thread
+from costmw.store.sqlite_errors import is_full
 
 if sys.platform != "win32":
     import fcntl
@@ -26,12 +28,13 @@ class Turns:
     `before_first` is called before the lock file is made.
     """
 
+    # A flock belongs to the open file: it keeps processes apart, and not threads.
+    _mine = MadeLate(lambda: threading.Lock())
+
     def __init__(self, path: Path, before_first: Callable[[], None]) -> None:
         self._path = path
         self._before_first = before_first
         self._lock_file: int | None = None
-        # A flock belongs to the open file: it keeps processes apart, and not threads.
-        self._mine = threading.Lock()
 
     @contextmanager
     def mine(self, timeout: float = -1) -> Iterator[None]:
@@ -75,7 +78,7 @@ class Turns:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: whoever had the turn is the parent's."""
-        self._mine = threading.Lock()
+        MadeLate.forget(self, "_mine")
 
     def _lock(self, timeout: float) -> int:
         # Whoever waits in the system gets a turn in order; asking again and again does not.
@@ -84,7 +87,10 @@ class Turns:
         while True:
             lock_file = self._opened()
             try:
-                fcntl.flock(lock_file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+                if patient:
+                    in_a_thread(fcntl.flock, lock_file, fcntl.LOCK_EX)
+                else:
+                    fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise self._busy(timeout) from None
@@ -101,7 +107,8 @@ class Turns:
             try:
                 self._lock_file = os.open(self._path, flags, 0o644)
             except OSError as error:
-                raise StoreError(
+                kind = StoreBusy if is_full(error) else StoreError
+                raise kind(
                     f"cannot make {self._path}: {error.strerror}; the directory "
                     f"{self._path.parent} must be writable by this user"
                 ) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from costmw.errors import StoreError
 from costmw.events import Record
+from costmw.store.greenlets import MadeLate
+from costmw.store.retention import Retention
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,16 +47,22 @@ BEHIND_AT_MOST = 10_000
 """Committed rows that are left alone while calls wait, and then rolled up at once."""
 
 
+CARE_AT_END = 0.25
+"""Seconds that a process which ends goes on dropping rows that are too old."""
+
+
 class Acknowledgement:
     """Whether one record has been committed; can be waited for in a thread or a task.
 
-    `dropped` says that it never will be: there is nothing to wait for.
+    `dropped` says that it never will be: there is nothing to wait for. `since` is when it
+    was handed in, in seconds of the monotonic clock.
     """
 
-    __slots__ = ("_committed", "_lock", "_waiter", "dropped")
+    __slots__ = ("_committed", "_lock", "_waiter", "dropped", "since")
 
     def __init__(self) -> None:
         self.dropped = False
+        self.since = time.monotonic()
         self._committed = False
         self._lock = threading.Lock()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
@@ -128,6 +137,12 @@ class WriterCounts:
 class Writer:
     """Commits records to a store in the order that they were handed in."""
 
+    # Reentrant: the garbage collector may end a stream, which submits, anywhere.
+    _wanted = MadeLate(lambda: threading.Condition(threading.RLock()))
+    # Held through a transaction, so that a fork never happens inside of one. Whoever needs
+    # both takes this one first.
+    _writing = MadeLate(lambda: threading.Lock())
+
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
         self._config = config
@@ -139,19 +154,25 @@ class Writer:
     def _make_locks(self) -> None:
         self._queue: deque[tuple[Record, Acknowledgement]] = deque()
         self._in_hand: list[tuple[Record, Acknowledgement]] = []
-        # Reentrant: the garbage collector may end a stream, which submits, anywhere.
-        self._wanted = threading.Condition(threading.RLock())
-        # Held through a transaction, so that a fork never happens inside of one. Whoever
-        # needs both takes this one first.
-        self._writing = threading.Lock()
+        MadeLate.forget(self, "_wanted", "_writing")
         self._thread: threading.Thread | None = None
         self._closing = 0
         self._behind = 0
+        self._retention = Retention(self._store, self._config.keep_days)
 
     @property
     def waiting(self) -> int:
         """Records that are handed in and not yet committed."""
         return len(self._queue) + len(self._in_hand)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the record that waits longest does so; 0 when none waits."""
+        with self._wanted:
+            for records in (self._in_hand, self._queue):
+                if records:
+                    return time.monotonic() - records[0][1].since
+        return 0.0
 
     @property
     def behind(self) -> int:
@@ -173,6 +194,8 @@ class Writer:
                 self._queue.append((record, acknowledgement))
                 self._start()
                 self._wanted.notify()
+        if _ending and self._thread is None and not self._writing.locked():
+            self._commit()  # Python 3.12 starts no thread any more as it ends
         if dropped and (dropped & (dropped - 1)) == 0:
             logger.error(
                 "costmw dropped %d record(s): %d wait for the store already. Last error: %s",
@@ -222,6 +245,9 @@ class Writer:
     def _start(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             return
+        self._thread = None
+        if _ending:
+            return
         thread = threading.Thread(target=self._run, name="costmw-writer", daemon=True)
         try:
             thread.start()
@@ -229,14 +255,17 @@ class Writer:
             self._failed(error)
         else:
             self._thread = thread
+            _close_with_a_pool()
 
     def _run(self) -> None:
         failed = 0
         while True:
             with self._wanted:
                 while not self.waiting and not self._closing and not self._behind:
+                    if not (due_in := self._retention.due_in()):
+                        break
                     # Not for ever: what a finalizer submits between these lines wakes nobody.
-                    self._wanted.wait(1.0)
+                    self._wanted.wait(min(due_in, 1.0))
                 if failed:
                     pause = RETRY_AFTER[min(failed, len(RETRY_AFTER)) - 1]
                     self._wanted.wait_for(lambda: self._closing, pause)
@@ -246,6 +275,7 @@ class Writer:
             failed = 0 if self._commit() else failed + 1
             if not failed:
                 self._roll_up()
+                self._drop_old_rows()
 
     def _roll_up(self) -> None:
         """Roll up what was committed: bit by bit while nothing waits, much at once otherwise."""
@@ -267,6 +297,12 @@ class Writer:
                 return
         # Other processes write too: a slice that is full says that there is more.
         self._behind = max(behind - done, CATCH_UP_AT_ONCE) if done == limit else 0
+
+    def _drop_old_rows(self) -> None:
+        """Let old rows be dropped, when it is time; a process that ends does its part of it."""
+        if not self._queue and not self._retention.due_in():
+            with self._writing:
+                self._retention.work(CARE_AT_END if self._closing else 0.0)
 
     def _quiet(self) -> bool:
         """Wait for a second in which nothing comes, or for the end."""
@@ -374,6 +410,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _is_new_child
+    _is_new_child = True
     try:
         while _at_rest:
             _at_rest.pop().after_fork_in_child()
@@ -389,8 +427,27 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+_is_new_child = False
+"""Whether the process was forked, and has recorded nothing yet."""
+
+
+def _close_with_a_pool() -> None:
+    """Processes of `multiprocessing` end by `os._exit`: they run no hooks but its own."""
+    global _is_new_child
+    if _is_new_child:
+        _is_new_child = False
+        if util := sys.modules.get("multiprocessing.util"):
+            util.Finalize(None, _close_all, exitpriority=100)
+
+
+_ending = False
+"""Whether the interpreter ends."""
+
+
 @atexit.register
 def _close_all() -> None:
+    global _ending
+    _ending = True
     for writer in list(_writers):
         # Processes that live for one call roll it up as well, or nobody might.
         if (writer.waiting or writer.behind) and not writer.close(timeout=5.0):

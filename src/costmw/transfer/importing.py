@@ -25,6 +25,9 @@ from costmw.transfer.table import Table, UnreadableRow, reading
 BATCH = 500
 """Rows that are committed in one transaction; an app that records meanwhile waits so long."""
 
+ROLLED_UP_AT_ONCE = 2_500
+"""Rows that are rolled up in one transaction: the more they are, the fewer cells change twice."""
+
 Report = Callable[[int, str], None]
 """Takes the number of a line and what is wrong with the row that begins there."""
 
@@ -120,9 +123,10 @@ class _Import:
         self._report = report
         self._advance = advance
         self._done = Imported()
+        self._behind = 0
 
     def run(self, file: IO[bytes]) -> Imported:
-        batch: list[UsageEvent] = []
+        batch: list[tuple[UUID, UsageEvent]] = []
         with reading(file) as table, Identities() as identities:
             self._done.left_out = tuple(table.left_out)
             for cells, event in _events(table, self._rows, self._skip, self._advance):
@@ -130,27 +134,34 @@ class _Import:
                 if repeated:
                     self._done.known += 1
                     continue
-                batch.append(replace(event, id=event_id))
+                batch.append((event_id, event))
                 if len(batch) == BATCH:
                     self._add(batch)
                     batch = []
             self._add(batch)
+        self._roll_up()
         return self._done
 
     def _skip(self, line: int, problem: str) -> None:
         self._done.bad += 1
         self._report(line, problem)
 
-    def _add(self, batch: list[UsageEvent]) -> None:
-        known = self._known([event.id for event in batch])
-        new = [self._rows.priced(event) for event in batch if event.id not in known]
+    def _add(self, batch: list[tuple[UUID, UsageEvent]]) -> None:
+        known = self._known([event_id for event_id, _ in batch])
+        new = [self._rows.completed(event, id_) for id_, event in batch if id_ not in known]
         self._done.known += len(batch) - len(new)
         self._done.new += len(new)
         self._done.unpriced += sum(event.price.cost_pico_usd is None for event in new)
         if new and not self._dry_run:
             self._store.write([record for event in new for record in _records(event)])
-            while self._store.roll_up(BATCH) == BATCH:
-                pass
+            self._behind += len(new)
+            if self._behind >= ROLLED_UP_AT_ONCE:
+                self._roll_up()
+
+    def _roll_up(self) -> None:
+        while self._behind and self._store.roll_up(ROLLED_UP_AT_ONCE) == ROLLED_UP_AT_ONCE:
+            pass
+        self._behind = 0
 
     def _known(self, ids: list[UUID]) -> set[UUID]:
         if self._dry_run and is_absent(self._store):

@@ -22,6 +22,8 @@ from costmw.transfer.table import TAG_COLUMNS, Cells, UnreadableRow
 NIL = UUID(int=0)
 TO_BE_PRICED = Price(None, "none")
 
+# None is longer than four characters.
+# None of them has more than four characters.
 _NOTHING = frozenset({"", "null", "none", "nan", "nat", "\\n", "<na>"})
 _KNOWN_PROVIDERS = frozenset(provider.name for provider in PROVIDERS)
 _SECRETS = ("sk-", "gsk_", "xai-", "AIza", "pplx-", "hf_", "AKIA")
@@ -36,7 +38,7 @@ _COUNTS = (
 
 
 class RowReader:
-    """Makes events of rows; they have no id, and their price may be left to `priced`.
+    """Makes events of rows; their id, and their price where they have none, come with `completed`.
 
     `provider` is who billed rows that do not say. `key_id` gives the fingerprint of an API
     key. `pruned_until` is when the store's rows begin.
@@ -69,10 +71,10 @@ class RowReader:
             )
         return event
 
-    def priced(self, event: UsageEvent) -> UsageEvent:
-        """The same event with a price, where its row has none to tell."""
+    def completed(self, event: UsageEvent, event_id: UUID) -> UsageEvent:
+        """The same event with its id, and with a price where its row has none to tell."""
         if event.price is not TO_BE_PRICED:
-            return event
+            return replace(event, id=event_id)
         price = self._pricing.price(
             event.usage,
             provider=event.provider,
@@ -80,7 +82,7 @@ class RowReader:
             at=event.created_at,
             context={},
         )
-        return replace(event, price=price, reason=reasons(event.reason, price))
+        return replace(event, id=event_id, price=price, reason=reasons(event.reason, price))
 
     def _own(self, cells: Cells) -> UsageEvent:
         found = {
@@ -141,7 +143,7 @@ class RowReader:
         found = {}
         for name, cell in cells.items():
             text = (cell_text(cell) or "").strip()
-            if text.lower() not in _NOTHING:
+            if len(text) > 4 or text.lower() not in _NOTHING:
                 found[name] = text
         if found.get("currency", "USD").upper() != "USD":
             raise UnreadableRow(f"currency is {found['currency']!r}: only USD can be imported")

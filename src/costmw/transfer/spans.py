@@ -27,6 +27,18 @@ def moment_of(text: str, what: str, zone: ZoneInfo) -> datetime:
         ) from None
 
 
+def tag_of(pair: str, what: str) -> tuple[str, str]:
+    """A tag's key and value, from `key=value`.
+
+    Raises:
+        ConfigError: naming it as `what` when there is no `=` in it.
+    """
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{what} is {pair!r}; use a tag and its value, as tenant=acme")
+    return key, value
+
+
 def tags_of(pairs: Iterable[str]) -> dict[str, str]:
     """Tags from `key=value` pairs.
 
@@ -35,9 +47,7 @@ def tags_of(pairs: Iterable[str]) -> dict[str, str]:
     """
     tags: dict[str, str] = {}
     for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--where is {pair!r}; use a tag and its value, as tenant=acme")
+        key, value = tag_of(pair, "--where")
         if key in tags:
             raise ConfigError(f"--where has {key} twice; rows must have all that is asked for")
         tags[key] = value

@@ -12,6 +12,7 @@ import { chooseTheme, keepFresh, showScope } from "./views/header.js";
 import { showKpis } from "./views/kpis.js";
 import { showNotices } from "./views/notices.js";
 import { showOutcomes } from "./views/outcomes.js";
+import { showRecording } from "./views/recording.js";
 import { showTokens } from "./views/tokens.js";
 import { showTrend } from "./views/trend.js";
 import { showUnitCosts } from "./views/unitcosts.js";
@@ -51,7 +52,7 @@ async function refresh() {
 async function load(tag, signal) {
   const [{ overview, etag }, status] = await Promise.all([
     getOverview(tag, tag === state.shownTag ? state.etag : null, signal),
-    getStatus(signal),
+    getStatus(signal).then(showRecording),  // whether the store can be read or not
   ]);
   if (overview && !state.overview && !tagInAddress()) {
     const better = firstKey(overview.tag_keys);
