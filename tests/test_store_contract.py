@@ -783,7 +783,8 @@ class TestOutcomes:
 
     def test_the_most_frequent_come_first_and_unknown_names_are_none(self, store: Store) -> None:
         store.write([an_outcome("retry"), an_outcome("error"), an_outcome("error")])
-        store.write([replace(an_outcome("refused"), provider=None, model=None)] * 3)
+        nameless = {"provider": None, "model": None}
+        store.write([replace(an_outcome("refused"), **nameless) for _ in range(3)])
 
         with store.snapshot() as snapshot:
             rows = snapshot.outcomes(*ALL_TIME, scope={})

@@ -28,6 +28,23 @@ class Rolled:
     whether there is a reason, five counts of tokens, latency, time to the first chunk.
     """
 
+    __slots__ = (
+        "_cost",
+        "_first_in_request",
+        "_in_request",
+        "_reason_given",
+        "_sums",
+        "_tokens",
+        "_unpriced",
+        "call_kind_id",
+        "created_at",
+        "first_chunk_ms",
+        "latency_ms",
+        "source",
+        "status",
+        "tag_set_id",
+    )
+
     def __init__(self, row: Sequence[Any]) -> None:
         (
             _,

@@ -43,11 +43,18 @@ _QUARTER_US = 15 * 60 * 1_000_000
 # Sums of one cell, as one integer of lanes: adding two cells is adding two integers.
 _FIELDS = tuple(field.name for field in fields(Totals))
 _LANE_BITS = 96
-_HALF_LANE = 1 << (_LANE_BITS - 1)
-_LIFTED = _HALF_LANE >> 64
-_LIFT = sum(_HALF_LANE << position * _LANE_BITS for position in range(len(_FIELDS)))
 _LANES = struct.Struct("<" + "Q4x" * len(_FIELDS))
-_PARTS = struct.Struct("<" + "QI" * len(_FIELDS))
+_SIGNED_LANES = struct.Struct("<" + "q4x" * len(_FIELDS))
+
+
+def _in_every_lane(value: int) -> int:
+    return sum(value << position * _LANE_BITS for position in range(len(_FIELDS)))
+
+
+_LIFT = _in_every_lane(1 << 63)
+_BEYOND_64_BITS = _in_every_lane((1 << 32) - 1 << 64)
+_HALF_LANE = 1 << (_LANE_BITS - 1)
+_HALF_LANES = _in_every_lane(_HALF_LANE)
 
 
 class FacetCells:
@@ -152,10 +159,15 @@ class Cells:
 
     def by_day(self) -> Iterator[Cell]:
         """Cells of facets and of pairs of them, by day."""
-        found: dict[int, dict[int, int]] = {}
+        days: dict[int, dict[FacetCells, int]] = {}
         for (_, day), sums in self._sums.items():
-            cells = found.setdefault(day, defaultdict(int))
+            of_day = days.setdefault(day, defaultdict(int))
             for facets, packed in sums.items():
+                of_day[facets] += packed
+        found: dict[int, dict[int, int]] = {}
+        for day, of_day in days.items():
+            cells = found.setdefault(day, defaultdict(int))
+            for facets, packed in of_day.items():
                 for key in facets.by_day:
                     cells[key] += packed
         for day, sums_of_wide in self._wide.items():
@@ -181,7 +193,7 @@ class Cells:
                         yield day, facet, position, count
 
 
-Cell = tuple[int, int, int, list[int]]
+Cell = tuple[int, int, int, Sequence[int]]
 """Bucket, the two facets (the lower first), and sums in the order of `Totals`."""
 
 
@@ -198,13 +210,15 @@ def _packed(totals: Sequence[int]) -> int:
         return sum(value << position * _LANE_BITS for position, value in enumerate(totals))
 
 
-def _unpacked(sums: int) -> list[int]:
+def _unpacked(sums: int) -> tuple[int, ...]:
     # Lifted above zero, so that no lane borrows from the next.
-    parts = _PARTS.unpack((sums + _LIFT).to_bytes(_PARTS.size, "little"))
-    return [
-        low if high == _LIFTED else low + ((high - _LIFTED) << 64)
-        for low, high in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    lifted = sums + _LIFT
+    if lifted >= 0 and not lifted & _BEYOND_64_BITS:
+        return _SIGNED_LANES.unpack((lifted ^ _LIFT).to_bytes(_SIGNED_LANES.size, "little"))
+    lifted, lane = sums + _HALF_LANES, (1 << _LANE_BITS) - 1
+    return tuple(
+        (lifted >> position * _LANE_BITS & lane) - _HALF_LANE for position in range(len(_FIELDS))
+    )
 
 
 # Four bins an octave: a bin's edges are 19% apart, its middle is within 9% of all in it.

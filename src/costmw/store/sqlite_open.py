@@ -15,6 +15,9 @@ from costmw.store.migrations import migrations
 LOG_KEPT = 16 * 1024**2
 """Bytes of the write-ahead log that are kept; a question that runs for long makes it grow."""
 
+PAGES_IN_LOG = 3_000
+"""Pages, 12 MB of them, after which the log is written to the file: each that often once."""
+
 MADE_AT = "made_at"
 """The setting that says when a file was made, in microseconds since 1970."""
 
@@ -50,6 +53,7 @@ def prepare_to_write(connection: sqlite3.Connection, url: str, *, full: bool) ->
             "put the file on a local disk"
         )
     connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES_IN_LOG}")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
 
 

@@ -24,13 +24,13 @@ COLUMNS = tuple(
     column for name in _FIELDS for column in ((name,) if name in COUNTS else (name, f"{name}_m"))
 )
 
-# The columns of a cell, of its sums, their rests and their millions in one row.
+_AMOUNTS = tuple(name for name in _FIELDS if name not in COUNTS)
+_AMOUNTS_OF = itemgetter(*map(_FIELDS.index, _AMOUNTS))
+
+# Picks the columns of a cell out of its sums, the rests of its amounts, and their millions.
+_PARTS = (*(f"sum of {name}" for name in _FIELDS), *_AMOUNTS, *(f"{name}_m" for name in _AMOUNTS))
 _COLUMNS_OF = itemgetter(
-    *(
-        column
-        for n, name in enumerate(_FIELDS)
-        for column in ((n,) if name in COUNTS else (n + len(_FIELDS), n + 2 * len(_FIELDS)))
-    )
+    *(_PARTS.index(f"sum of {name}" if name in COUNTS else name) for name in COLUMNS)
 )
 
 ALL = (2**62, 2**62)
@@ -219,8 +219,9 @@ class _SqliteProfiles(Profiles):
 
 def _rows(every: int, cells: Iterable[Cell]) -> Iterator[tuple[int, ...]]:
     for bucket, first, second, sums in cells:
-        rests = [value % MILLION for value in sums]
-        millions = [value // MILLION for value in sums]
+        amounts = _AMOUNTS_OF(sums)
+        rests = [value % MILLION for value in amounts]
+        millions = [value // MILLION for value in amounts]
         yield every, bucket, first, second, *_COLUMNS_OF((*sums, *rests, *millions))
 
 

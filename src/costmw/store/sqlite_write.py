@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from costmw.events import Amendment, Outcome, Price, Record, Submission, UsageEvent
 from costmw.store.interned import (
@@ -284,8 +284,7 @@ class RecordInserter:
         self._ids[key] = row_id
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """Who asked for a call, and when, as a row has it."""
 
     created_at: int
@@ -326,10 +325,11 @@ def _intern(
     """Give the id of the row with this digest, and whether it is new."""
     made = connection.execute(
         f"INSERT INTO {table} (digest, {', '.join(row)}) "  # noqa: S608 - our own names
-        f"VALUES (?{', ?' * len(row)}) ON CONFLICT (digest) DO NOTHING RETURNING id",
+        f"VALUES (?{', ?' * len(row)}) ON CONFLICT (digest) DO NOTHING",
         (digest, *row.values()),
-    ).fetchone()
-    if made:
-        return made[0], True
+    )
+    if made.rowcount:
+        assert made.lastrowid is not None
+        return made.lastrowid, True
     (known,) = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()  # noqa: S608 - our own names
     return known, False

@@ -37,7 +37,7 @@ RETRY_AFTER = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds to wait before a failed commit is tried again; the last one repeats."""
 
 
-ROLL_UP_AT_ONCE = 128
+ROLL_UP_AT_ONCE = 48
 """Rows that are rolled up in one transaction; calls that come meanwhile wait for it."""
 
 CATCH_UP_AT_ONCE = 512
