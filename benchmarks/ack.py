@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ledger_events import a_call
 from benchmarks.measure import main
 from costmw import Config, Meter
 
@@ -42,7 +43,7 @@ def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as directory:
             meter = Meter(f"sqlite:///{Path(directory, 'ledger.db')}", config=Config())
             meter.start()
-            record(meter, 0)
+            meter.record(**a_call(0))
             for _ in range(ROUNDS):
                 one_round(None, bare)
                 one_round(meter, metered)
@@ -51,28 +52,6 @@ def run() -> dict[str, Any]:
         figures[kind] = _figures(bare, metered)
         _show(kind, figures[kind], len(metered.added), status.committed)
     return figures
-
-
-def record(meter: Meter, n: int) -> None:
-    """Record a call as a thread does."""
-    meter.record(**_call(n))
-
-
-def _call(n: int) -> Any:
-    return {
-        "model": "gpt-5-mini",
-        "provider": "openai",
-        "input_tokens": 1_200 + n % 50,
-        "output_tokens": 345,
-        "tags": {
-            "environment": "production",
-            "feature": f"feature-{n % 20}",
-            "route": f"/api/v1/route-{n % 30}",
-            "team": f"team-{n % 5}",
-            "tenant": f"tenant-{n % 50}",
-            "user": f"user-{n % 2000}",
-        },
-    }
 
 
 def _asyncio_round(meter: Meter | None, times: Times) -> None:
@@ -91,7 +70,7 @@ async def _caller(meter: Meter | None, n: int, until: float, added: list[float])
     while (started := time.perf_counter()) < until:
         await asyncio.sleep(CALL_SECONDS)
         if meter is not None:
-            await meter.arecord(**_call(n))
+            await meter.arecord(**a_call(n))
         added.append(time.perf_counter() - started - CALL_SECONDS)
         n += CALLERS
 
@@ -119,7 +98,7 @@ def _call_in_a_thread(meter: Meter | None, n: int, until: float, added: list[flo
     while (started := time.perf_counter()) < until:
         time.sleep(CALL_SECONDS)
         if meter is not None:
-            record(meter, n)
+            meter.record(**a_call(n))
         added.append(time.perf_counter() - started - CALL_SECONDS)
         n += CALLERS
 

@@ -1,17 +1,23 @@
-"""Rows into the SQLite ledger, rollups included, against raw `executemany` of the same rows."""
+"""Rows into the SQLite ledger, rollups included, against raw `executemany` of the same rows.
+
+And end to end: 100 callers that record one call after another, each waiting for its commit.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ledger_events import events
+from benchmarks.ledger_events import a_call, events
 from benchmarks.measure import main
-from costmw import Config
+from costmw import Config, Meter
 from costmw.events import UsageEvent
 from costmw.store.sqlite import SqliteStore
 from costmw.store.writer import BEHIND_AT_MOST
@@ -20,6 +26,8 @@ EVENTS = 60_000
 WARM_UP = 20_000
 ROUNDS = 3
 BATCHES = (50, 200, 500)
+CALLERS = 100
+SECONDS = 8.0
 
 LEDGER = ("tag_sets", "tags", "usage_events")
 """Tables that grow with the events; the others stay small."""
@@ -41,7 +49,48 @@ def run() -> dict[str, Any]:
             "us_raw": raw,
             "ratio": ratio,
         }
+    for kind, calls in (("asyncio", _by_tasks), ("threads", _by_threads)):
+        figures[kind] = _end_to_end(calls)
+        print(f"\n  {CALLERS} callers, {kind}: {figures[kind]:,.0f} calls a second")
     return figures
+
+
+def _end_to_end(calls: Callable[[Meter], None]) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        meter = Meter(f"sqlite:///{Path(directory, 'ledger.db')}", config=Config())
+        meter.start()
+        started = time.perf_counter()
+        calls(meter)
+        taken = time.perf_counter() - started
+        committed = meter.status().committed
+        meter.close()
+    return committed / taken
+
+
+def _by_tasks(meter: Meter) -> None:
+    async def calls() -> None:
+        until = time.perf_counter() + SECONDS
+
+        async def caller(n: int) -> None:
+            while time.perf_counter() < until:
+                await meter.arecord(**a_call(n))
+                n += CALLERS
+
+        await asyncio.gather(*map(caller, range(CALLERS)))
+
+    asyncio.run(calls())
+
+
+def _by_threads(meter: Meter) -> None:
+    until = time.perf_counter() + SECONDS
+
+    def caller(n: int) -> None:
+        while time.perf_counter() < until:
+            meter.record(**a_call(n))
+            n += CALLERS
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        list(pool.map(caller, range(CALLERS)))
 
 
 def _round(made: list[UsageEvent], batch: int) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from costmw.events import Price, Usage, UsageEvent
@@ -74,6 +75,24 @@ def events(
             response_id=f"chatcmpl-{rng.getrandbits(116):029x}",
             price_context={"service_tier": "default"},
         )
+
+
+def a_call(n: int) -> Any:
+    """The arguments of `meter.record()` for a call of such an app."""
+    return {
+        "model": "gpt-5-mini",
+        "provider": "openai",
+        "input_tokens": 1_200 + n % 50,
+        "output_tokens": 345,
+        "tags": {
+            "environment": ENVIRONMENTS[0],
+            "feature": f"feature-{n % FEATURES}",
+            "route": f"/api/v1/route-{n % ROUTES}",
+            "team": f"team-{n % 5}",
+            "tenant": f"tenant-{n % TENANTS}",
+            "user": f"user-{n % USERS}",
+        },
+    }
 
 
 def _uuid7(moment: datetime, rng: random.Random) -> UUID:
