@@ -14,7 +14,7 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp $(FRAMEWORKS)/frameworks.stamp
 	@$(BIN)/python -m tests.chromium
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,11 +44,21 @@ def provider() -> Iterator[FakeProvider]:
 
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Lines to print once the module's tests have run."""
+    """Lines to print once the module's tests have run, or by `make test` once all have."""
     lines: list[str] = []
     yield lines
+    if (told := getattr(request.config, "workeroutput", None)) is not None:
+        told.setdefault("tables", []).append(lines)
+        return
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
+        print("", *lines, sep="\n")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Print the tables of a process that ran a part of the tests."""
+    for lines in getattr(node, "workeroutput", {}).get("tables", ()):
         print("", *lines, sep="\n")
 
 

@@ -130,6 +130,7 @@ class TestOtherPrograms:
     ) -> None:
         kept = 256 * 1024
         monkeypatch.setattr(sqlite_open, "LOG_KEPT", kept)
+        monkeypatch.setattr(sqlite_open, "PAGES_IN_LOG", kept // 4096)
         log = Path(f"{path}-wal")
         with opened(path) as store:
             store.write([an_event(0)])

@@ -451,7 +451,7 @@ class Stranger:
         (boto3.client("s3", region_name="us-east-1"), "a boto3 client of s3"),
         (None, "NoneType"),
     ],
-    ids=str,
+    ids=["stranger", "class of an SDK", "class of a library", "other service", "nothing"],
 )
 def test_an_unknown_object_is_told_what_is_known(meter: Meter, target: Any, said: str) -> None:
     with pytest.raises(ConfigError) as error:
