@@ -110,8 +110,7 @@ def changing(store: Any) -> Iterator[Any]:
 def rows_alone() -> Iterator[None]:
     """Questions are answered from the rows, as if no rollup had the answer."""
     with (
-        patch("costmw.store.sqlite_read.plan", lambda *_: None),
-        patch("costmw.store.postgres_read.plan", lambda *_: None),
+        patch("costmw.store.snapshots.plan", lambda *_: None),
     ):
         yield
 

@@ -35,8 +35,7 @@ def durations_of(store: Any, query: Query) -> dict[Group, DurationCounts]:
             return dict(snapshot.durations(query).groups)
 
     with (
-        patch("costmw.store.sqlite_read.plan_durations", lambda *_: None),
-        patch("costmw.store.postgres_read.plan_durations", lambda *_: None),
+        patch("costmw.store.snapshots.plan_durations", lambda *_: None),
     ):
         of_rows = ask()
     assert of_rows == ask()

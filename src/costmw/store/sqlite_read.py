@@ -4,56 +4,33 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from costmw.events import UsageEvent
-from costmw.periods import day_start, day_stop
-from costmw.store.base import (
-    DurationCounts,
-    Found,
-    FoundDurations,
-    Group,
-    OutcomeCount,
-    Query,
-    TagScope,
-    Totals,
-)
-from costmw.store.cell_durations import rolled_up_durations
-from costmw.store.cell_totals import rolled_up
-from costmw.store.event_rows import AMENDMENT_COLUMNS, EVENT_COLUMNS, event_of
+from costmw.store.base import TagScope
+from costmw.store.event_rows import AMENDMENT_COLUMNS, event_of
 from costmw.store.fork_gate import ForkGate
-from costmw.store.rollup_plan import DAY, Range, plan, plan_durations, ranges_of
-from costmw.store.row_durations import add_row_durations
-from costmw.store.row_select import check_dimensions
-from costmw.store.row_totals import add_new_rows, add_rows
+from costmw.store.snapshots import SELECT_EVENTS, LedgerSnapshot
 from costmw.store.sqlite_care import pruned_until
 from costmw.store.sqlite_rollups import watermarks
-from costmw.store.sqlite_sql import EPOCH, MICROSECOND, SqliteSql, from_micros, micros
+from costmw.store.sqlite_sql import SqliteSql, from_micros, micros
 from costmw.store.sqlite_write import OUTCOMES_COUNTED
 
-_HOUR = 3_600_000_000
 _BOUND_AT_ONCE = 500
 
-_SELECT_EVENTS = f"""
-SELECT {EVENT_COLUMNS}
-FROM usage_events e
-JOIN call_kinds k ON k.id = e.call_kind_id
-JOIN tag_sets s ON s.id = e.tag_set_id
-JOIN prices p ON p.id = e.price_id
-"""  # noqa: S608 - our own names
 
-
-class SqliteSnapshot:
+class SqliteSnapshot(LedgerSnapshot):
     """A read transaction; see `Snapshot`."""
 
+    sql = SqliteSql
+
     def __init__(self, connection: sqlite3.Connection, gate: ForkGate, zone: ZoneInfo) -> None:
+        super().__init__(zone)
         self._connection = connection
         self._gate = gate
-        self._zone = zone
-        self._extent: tuple[datetime, datetime] | None = None
         connection.row_factory = sqlite3.Row
 
     def begin(self) -> None:
@@ -69,81 +46,19 @@ class SqliteSnapshot:
         with self._gate.inside():
             return watermarks(self._connection)
 
-    def totals(self, query: Query) -> Found:
-        """Sum the rows of each group, from the rollups where they have the answer."""
-        check_dimensions(query.group_by)
-        asked = [span for span in map(self._clipped, ranges_of(query)) if span]
-        done = self._watermarks()
-        planned = plan(query, asked, self._zone, self._width_of)
-        from_rows = planned is None or self._moves_groups(query, done[1])
-        groups: dict[Group, Totals] = {}
-        if planned is None or from_rows:
-            add_rows(SqliteSql, self._rows, groups, query, asked)
-        else:
-            groups = rolled_up(SqliteSql, self._rows, query, planned)
-            add_new_rows(SqliteSql, self._rows, groups, query, planned.rolled, done)
-            add_rows(SqliteSql, self._rows, groups, query, planned.rows)
-        # What an amendment has moved away leaves an empty cell behind.
-        groups = {group: sums for group, sums in groups.items() if sums != Totals()}
-        if not query.group_by and not query.buckets:
-            groups.setdefault((), Totals())
-        return Found(groups, from_rows=from_rows)
-
-    def durations(self, query: Query) -> FoundDurations:
-        """How long calls took, from the rollups where they have the answer."""
-        check_dimensions(query.group_by)
-        asked = [span for span in map(self._clipped, ranges_of(query)) if span]
-        done = self._watermarks()
-        planned = plan_durations(query, asked, self._zone, self._width_of)
-        from_rows = planned is None or self._moves_groups(query, done[1])
-        groups: dict[Group, DurationCounts] = {}
-        if planned is None or from_rows:
-            add_row_durations(SqliteSql, self._rows, groups, query, asked)
-        else:
-            groups = rolled_up_durations(SqliteSql, self._rows, query, planned)
-            add_row_durations(SqliteSql, self._rows, groups, query, planned.rolled, done[0])
-            add_row_durations(SqliteSql, self._rows, groups, query, planned.rows)
-        return FoundDurations({k: v for k, v in groups.items() if v != DurationCounts()}, from_rows)
-
-    def _moves_groups(self, query: Query, amendments_done: int) -> bool:
-        """Whether an amendment that is not rolled up may move an event to another group."""
-        if not {"status", "cost_source"} & set(query.group_by):
-            return False
-        return bool(
-            self._rows("SELECT 1 FROM amendments WHERE seq > ? LIMIT 1", (amendments_done,))
-        )
-
-    def _width_of(self, key: str) -> int:
-        found = self._rows("SELECT value_count FROM facet_keys WHERE key = ?", (key,))
-        return found[0][0] if found else 0
-
-    def _clipped(self, asked: Range) -> Range | None:
-        """The part of a span that the ledger has anything of."""
-        if self._extent is None:
-            self._extent = self._find_extent()
-        start, stop = max(asked.start, self._extent[0]), min(asked.stop, self._extent[1])
-        return Range(asked.position, start, stop) if start < stop else None
-
-    def _find_extent(self) -> tuple[datetime, datetime]:
-        ((first_row, last_row, first_day, last_day),) = self._rows(
+    def _newest_rows(self) -> list[datetime]:
+        (found,) = self._rows(
             "SELECT (SELECT min(created_at) FROM usage_events), "
-            "(SELECT max(created_at) FROM usage_events), "
-            "(SELECT min(bucket) FROM rollups WHERE every = ?), "
-            "(SELECT max(bucket) FROM rollups WHERE every = ?)",
-            (DAY, DAY),
+            "(SELECT max(created_at) FROM usage_events)"
         )
-        moments = [EPOCH + micros * MICROSECOND for micros in (first_row, last_row) if micros]
-        moments += [EPOCH + timedelta(minutes=m) for m in (first_day, last_day) if m is not None]
-        if not moments:
-            return EPOCH, EPOCH
-        return day_start(min(moments), self._zone), day_stop(max(moments), self._zone)
+        return [from_micros(moment) for moment in found if moment is not None]
 
     def events(
         self, *, scope: TagScope, limit: int, before: int | None = None
     ) -> Sequence[tuple[int, UsageEvent]]:
         """The newest events, newest first."""
         sql = SqliteSql()
-        sql.add(_SELECT_EVENTS)
+        sql.add(SELECT_EVENTS)
         sql.add("WHERE e.seq < ?", 2**62 if before is None else before)
         sql.having_tags(scope)
         sql.add("ORDER BY e.seq DESC LIMIT ?", limit)
@@ -152,7 +67,7 @@ class SqliteSnapshot:
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         """One event by its id."""
         sql = SqliteSql()
-        sql.add(_SELECT_EVENTS)
+        sql.add(SELECT_EVENTS)
         sql.add("WHERE e.id = ?", event_id.bytes)
         sql.having_tags(scope)
         return next(map(self._event, self._rows(*sql.statement())), None)
@@ -182,7 +97,7 @@ class SqliteSnapshot:
     ) -> list[tuple[int, UsageEvent]]:
         sql = SqliteSql()
         # By the tags it would find, and sort, all that is left for every page.
-        sql.add(_SELECT_EVENTS.replace("_events e", "_events e INDEXED BY usage_events_by_time"))
+        sql.add(SELECT_EVENTS.replace("_events e", "_events e INDEXED BY usage_events_by_time"))
         sql.add(f"WHERE {beginning}", *values)
         sql.add("AND e.created_at < ?", micros(stop))
         sql.having_tags(scope)
@@ -204,32 +119,6 @@ class SqliteSnapshot:
         with self._gate.inside():
             moment = pruned_until(self._connection)
         return from_micros(moment) if moment else None
-
-    def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
-        """The keys of all tags, sorted."""
-        sql = SqliteSql()
-        sql.add(
-            "SELECT n.key FROM facet_keys n WHERE n.key LIKE 'tag:%' AND EXISTS "
-            "(SELECT 1 FROM tags e WHERE e.key_id = n.id"
-        )
-        sql.having_tags(scope)
-        sql.add(") ORDER BY 1")
-        return [row[0].removeprefix("tag:") for row in self._rows(*sql.statement())]
-
-    def outcomes(
-        self, start: datetime, stop: datetime, *, scope: TagScope
-    ) -> Sequence[OutcomeCount]:
-        """Counters summed over the hours, most frequent first."""
-        sql = SqliteSql()
-        sql.add("SELECT e.kind, e.provider, e.model, sum(e.count) FROM call_outcomes e")
-        sql.add("WHERE e.hour >= ?", micros(start) // _HOUR)
-        sql.add("AND e.hour < ?", -(-micros(stop) // _HOUR))
-        sql.having_tags(scope)
-        sql.add("GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3")
-        return [
-            OutcomeCount(kind, provider or None, model or None, count)
-            for kind, provider, model, count in self._rows(*sql.statement())
-        ]
 
     def position(self) -> int:
         """Grows with every event, amendment and outcome."""
