@@ -24,9 +24,10 @@ from costmw import Config, Meter
 from costmw.errors import StoreBusy, StoreError
 from costmw.events import Record, UsageEvent
 from costmw.store import writer as writer_module
+from costmw.store.acknowledgement import Acknowledgement
 from costmw.store.sqlite import SqliteStore
 from costmw.store.sqlite_rollups import watermarks
-from costmw.store.writer import Acknowledgement, Writer
+from costmw.store.writer import Writer
 from faults import Result
 from faults.kill import Variant, killed
 from faults.powerloss import lose_power

@@ -34,9 +34,10 @@ from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
 from costmw.providers.base import Reading
 from costmw.providers.registry import Match
+from costmw.store.acknowledgement import Acknowledgement
 from costmw.store.greenlets import MadeLate
 from costmw.store.hashed_tags import HashedTags
-from costmw.store.writer import Acknowledgement, Writer
+from costmw.store.writer import Writer
 
 if TYPE_CHECKING:
     from costmw.capture.tee import Tee

@@ -12,7 +12,7 @@ from costmw.providers.base import Reading
 
 if TYPE_CHECKING:
     from costmw.meter import Meter
-    from costmw.store.writer import Acknowledgement
+    from costmw.store.acknowledgement import Acknowledgement
 
 
 _generation = 0
