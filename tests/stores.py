@@ -12,8 +12,8 @@ from unittest.mock import patch
 import pytest
 
 from costmw import Config
-from costmw.meter import open_store
 from costmw.store.base import Group, Query, Store, Totals
+from costmw.store.layers import open_store
 from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES
 
 KINDS = ("sqlite", "postgres")

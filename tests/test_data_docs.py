@@ -13,8 +13,8 @@ import pytest
 
 from costmw import Config
 from costmw.events import Price, Status, Usage, UsageEvent, new_id
-from costmw.meter import open_store
 from costmw.money import PICO
+from costmw.store.layers import open_store
 from postgres_server import running
 from rows import an_event, opened
 from stores import plain

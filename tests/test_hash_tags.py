@@ -25,8 +25,8 @@ from costmw.dashboard.questions import Questions
 from costmw.errors import ConfigError, StoreError
 from costmw.events import Submission
 from costmw.integrations.starlette import CostMiddleware
-from costmw.meter import open_store
 from costmw.store.hashed_tags import HashedTags, hash_of
+from costmw.store.layers import open_store
 from costmw.store.sqlite import SqliteStore
 from costmw.testing import FakeProvider
 from postgres_server import postgres

@@ -21,11 +21,11 @@ import pytest
 from costmw import Config, Meter, PriceOverride
 from costmw.errors import ConfigError
 from costmw.events import Amendment, Price, Usage, UsageEvent, new_id
-from costmw.meter import open_store
 from costmw.money import MAX_PICO
 from costmw.price_list import UnitPrices
 from costmw.pricing import Pricing
 from costmw.store.base import DIMENSIONS, Query, Totals
+from costmw.store.layers import open_store
 from costmw.store.sqlite import SqliteStore
 from costmw.transfer import importing
 from costmw.transfer.importing import Imported, import_file

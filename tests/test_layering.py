@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"budgets", "config"},
     {"store"},
     {"capture", "meter"},
-    {"answers", "reports", "reprice", "transfer"},
+    {"answering", "answers", "reports", "reprice", "transfer"},
     {"care"},
     {"__init__"},
     {"dashboard"},

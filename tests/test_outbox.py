@@ -536,7 +536,7 @@ import sys, time
 from pathlib import Path
 from costmw import Config
 from costmw.events import Amendment
-from costmw.meter import open_store
+from costmw.store.layers import open_store
 from rows import an_event, an_outcome
 
 url, outbox, told, first, seconds = sys.argv[1:]
@@ -569,7 +569,7 @@ class TestWithPostgres:
 
     def check(self, url: str, tmp_path: Path) -> None:
         """Nothing that was acknowledged is lost, nothing is there twice, and sums agree."""
-        from costmw.meter import open_store
+        from costmw.store.layers import open_store
 
         store = open_store(url, Config(outbox=tmp_path / "outbox.db"))
         assert isinstance(store, OutboxStore)
@@ -631,7 +631,7 @@ class TestWithPostgres:
     def test_a_server_that_hangs_keeps_nobody_waiting_for_long(
         self, postgres: Server, tmp_path: Path
     ) -> None:
-        from costmw.meter import open_store
+        from costmw.store.layers import open_store
 
         url = postgres.url()
         store = open_store(url, Config(outbox=tmp_path / "outbox.db"))
@@ -655,7 +655,7 @@ class TestWithPostgres:
     def test_a_poison_record_is_in_the_database_with_its_reason(
         self, postgres: Server, tmp_path: Path
     ) -> None:
-        from costmw.meter import open_store
+        from costmw.store.layers import open_store
 
         store = open_store(postgres.url(), Config(outbox=tmp_path / "outbox.db"))
         assert isinstance(store, OutboxStore)

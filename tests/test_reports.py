@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmw import Budget, Config, Meter, PriceOverride
+from costmw.answering import average_usd
 from costmw.answers import Answer, BudgetUse, Row, Sums
 from costmw.errors import ConfigError
 from costmw.events import Amendment, Price, Status, Usage, UsageEvent, new_id
 from costmw.money import PICO, from_pico
-from costmw.reports import MISSING, Reports, _ratio
+from costmw.reports import MISSING, Reports
 from costmw.store.sqlite import SqliteStore
 from rows import NOON, an_event, an_outcome, opened
 
@@ -782,14 +783,14 @@ class TestJson:
 @settings(deadline=None)
 @given(st.integers(-(10**20), 10**20), st.integers(1, 10**6))
 def test_an_average_is_rounded_to_the_nearest_pico_usd(pico: int, count: int) -> None:
-    found = _ratio(pico, count)
+    found = average_usd(pico, count)
 
     assert found is not None
     assert abs(Fraction(found) * PICO - Fraction(pico, count)) <= Fraction(1, 2)
 
 
 def test_an_average_over_nothing_is_not_known() -> None:
-    assert _ratio(0, 0) is None
+    assert average_usd(0, 0) is None
 
 
 @pytest.mark.parametrize("dimension", ["", "tenant", "e.id", "bucket", "tags"])

@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from costmw import context
@@ -26,7 +25,7 @@ from costmw.capture.in_flight import InFlight
 from costmw.capture.key_ids import KeyIds
 from costmw.capture.manual import RecordArguments, checked
 from costmw.capture.settle import CallEnd, CallStart, Settler, reasons
-from costmw.config import Config, enabled_from_environment, store_from_environment
+from costmw.config import Config, enabled_from_environment
 from costmw.context import Origin, Tags
 from costmw.errors import ConfigError, CostmwError, StoreBusy
 from costmw.events import Outcome, OutcomeKind, Usage, UsageEvent, new_id
@@ -36,7 +35,7 @@ from costmw.providers.base import Reading
 from costmw.providers.registry import Match
 from costmw.store.acknowledgement import Acknowledgement
 from costmw.store.greenlets import MadeLate
-from costmw.store.hashed_tags import HashedTags
+from costmw.store.layers import open_store
 from costmw.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -537,39 +536,6 @@ def current_meter() -> Meter | None:
     if scope is not None and scope.meter is not None:
         return scope.meter
     return _newest() if _newest is not None else None
-
-
-def open_store(store: str | Store | None, config: Config) -> Store:
-    """Make the store of a URL, of `COSTMW_STORE` when there is none; without any I/O.
-
-    Raises:
-        ConfigError: when there is no URL at all, or it is not one of a store.
-    """
-    found = _store_of(store, config) if store is None or isinstance(store, str) else store
-    return HashedTags(found, config.hash_tags) if config.hash_tags else found
-
-
-def _store_of(url: str | None, config: Config) -> Store:
-    url = url or store_from_environment()
-    if not url:
-        raise ConfigError("no store: pass Meter('sqlite:///llmcost.db') or set COSTMW_STORE")
-    scheme, colon, _ = url.partition(":")
-    if scheme in ("postgresql", "postgres"):
-        from costmw.store.outbox import OutboxStore
-        from costmw.store.postgres import PostgresStore
-
-        outbox = Path(config.outbox) if config.outbox else None
-        return OutboxStore(PostgresStore(url, config), outbox, config)
-    if scheme != "sqlite":
-        # A URL may hold a password: only its scheme is repeated.
-        told = f"a {scheme}: URL" if colon else repr(url)
-        raise ConfigError(
-            f"store is {told}, which is not known; use 'sqlite:///llmcost.db' or "
-            "'postgresql://user@host/database'"
-        )
-    from costmw.store.sqlite import SqliteStore
-
-    return SqliteStore(url, config)
 
 
 def _distinct(budgets: Sequence[Budget]) -> tuple[Budget, ...]:

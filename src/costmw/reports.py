@@ -6,23 +6,21 @@ are in `costmw.answers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
+from costmw.answering import call_of, cost_of, duration_row_of, share_of, sums_of, usd
 from costmw.answers import (
     Breakdown,
     BudgetUse,
     Call,
-    DurationRow,
     Durations,
     OutcomeRow,
     Overview,
     Point,
-    Quantiles,
     Row,
     Spend,
     Sums,
@@ -32,11 +30,8 @@ from costmw.answers import (
     UnitCosts,
 )
 from costmw.budgets import Budget
-from costmw.events import UsageEvent
-from costmw.money import format_usd
 from costmw.periods import Granularity, hour_start, midnight, period_span, spans
 from costmw.store.base import DurationCounts, Query, Snapshot, Store, TagScope, Totals
-from costmw.store.rollups import quantile
 
 MISSING = "(missing)"
 """The scope of calls that lack a tag which a budget is split by."""
@@ -119,7 +114,7 @@ class Reports:
             every=every,
             time_zone=zone.key,
             points=[
-                Point(start=moment, sums=_sums(found.groups.get((n,), Totals())))
+                Point(start=moment, sums=sums_of(found.groups.get((n,), Totals())))
                 for n, moment in enumerate(buckets)
             ],
             from_rows=found.from_rows,
@@ -150,7 +145,7 @@ class Reports:
         for totals in found.groups.values():
             total.add(totals)
         ranked = sorted(
-            found.groups.items(), key=lambda item: (-_cost(item[1]), -item[1].calls, str(item[0]))
+            found.groups.items(), key=lambda item: (-cost_of(item[1]), -item[1].calls, str(item[0]))
         )
         other = Totals()
         for _, totals in ranked[most:]:
@@ -162,15 +157,15 @@ class Reports:
             rows=[
                 Row(
                     value=None if group[0] is None else str(group[0]),
-                    share=_share(totals, total),
-                    sums=_sums(totals),
+                    share=share_of(totals, total),
+                    sums=sums_of(totals),
                 )
                 for group, totals in ranked[:most]
             ],
-            other=Row(value=None, share=_share(other, total), sums=_sums(other))
+            other=Row(value=None, share=share_of(other, total), sums=sums_of(other))
             if ranked[most:]
             else None,
-            total=_sums(total),
+            total=sums_of(total),
             from_rows=found.from_rows,
         )
 
@@ -200,13 +195,15 @@ class Reports:
         frequent = sorted(
             found.groups.items(), key=lambda item: (-sum(item[1].latency.values()), str(item[0]))
         )
-        rows = [_duration_row(group[0], durations) for group, durations in frequent[:most] if group]
+        rows = [
+            duration_row_of(group[0], durations) for group, durations in frequent[:most] if group
+        ]
         return Durations(
             by=dimension,
             start=start,
             stop=stop,
             rows=sorted(rows, key=lambda row: -(row.latency.p95_ms or 0)),
-            total=_duration_row(None, total),
+            total=duration_row_of(None, total),
             from_rows=found.from_rows,
         )
 
@@ -270,13 +267,13 @@ class Reports:
         """The newest calls, each with the position to go on from (`before`)."""
         with self._view() as view:
             found = view.events(scope=scope or {}, limit=limit, before=before)
-        return [(position, _call(event)) for position, event in found]
+        return [(position, call_of(event)) for position, event in found]
 
     def call(self, call_id: UUID, *, scope: TagScope | None = None) -> Call | None:
         """One call; None when there is none of that id in the scope."""
         with self._view() as view:
             event = view.event(call_id, scope=scope or {})
-        return None if event is None else _call(event)
+        return None if event is None else call_of(event)
 
     def overview(self, *, tag: str = "feature", scope: TagScope | None = None) -> Overview:
         """All views of the page at one moment; `tag` is what the tag view is grouped by."""
@@ -328,7 +325,7 @@ class Reports:
         spending: dict[tuple[str, ...], int] = {} if budget.tag_keys else {(): 0}
         for group, totals in found.items():
             tags = tuple(MISSING if value is None else str(value) for value in group)
-            spending[tags] = spending.get(tags, 0) + _cost(totals)
+            spending[tags] = spending.get(tags, 0) + cost_of(totals)
         limit = budget.limit_pico_usd
         uses = []
         for tags, spent in spending.items():
@@ -340,8 +337,8 @@ class Reports:
                     tags=dict(zip(budget.tag_keys, tags, strict=True)),
                     start=start,
                     stop=stop,
-                    limit_usd=_usd(limit),
-                    spent_usd=_usd(spent),
+                    limit_usd=usd(limit),
+                    spent_usd=usd(spent),
                     used=used,
                     reached=[share for share in budget.alert_at if used >= share],
                 )
@@ -351,88 +348,4 @@ class Reports:
 
 def _total(view: Snapshot, start: datetime, stop: datetime, scope: TagScope | None) -> Sums:
     found = view.totals(Query(start, stop, scope=scope or {})).groups
-    return _sums(found.get((), Totals()))
-
-
-def _cost(totals: Totals) -> int:
-    return totals.cost_pico_usd + totals.estimated_cost_pico_usd
-
-
-def _share(part: Totals, whole: Totals) -> float:
-    return _cost(part) / _cost(whole) if _cost(whole) else 0.0
-
-
-def _usd(pico: int) -> Decimal:
-    return Decimal(format_usd(pico))
-
-
-def _ratio(pico: int, count: int) -> Decimal | None:
-    """An average, rounded to the nearest pico-USD."""
-    return _usd((2 * pico + count) // (2 * count)) if count else None
-
-
-def _sums(totals: Totals) -> Sums:
-    return Sums(
-        total_usd=_usd(_cost(totals)),
-        cost_usd=_usd(totals.cost_pico_usd),
-        estimated_cost_usd=_usd(totals.estimated_cost_pico_usd),
-        cost_per_call_usd=_ratio(_cost(totals), totals.calls - totals.unpriced),
-        cost_per_request_usd=_ratio(totals.cost_in_requests_pico_usd, totals.requests),
-        calls=totals.calls,
-        requests=totals.requests,
-        unpriced_calls=totals.unpriced,
-        flagged_calls=totals.flagged,
-        incomplete_calls=totals.incomplete,
-        input_tokens=totals.input_tokens,
-        output_tokens=totals.output_tokens,
-        cache_read_input_tokens=totals.cache_read_input_tokens,
-        cache_write_input_tokens=totals.cache_write_input_tokens,
-        reasoning_output_tokens=totals.reasoning_output_tokens,
-        average_latency_ms=totals.latency_ms // totals.timed if totals.timed else None,
-    )
-
-
-def _duration_row(value: str | int | None, durations: DurationCounts) -> DurationRow:
-    return DurationRow(
-        value=None if value is None else str(value),
-        latency=_quantiles(durations.latency),
-        time_to_first_chunk=_quantiles(durations.first_chunk),
-    )
-
-
-def _quantiles(bins: Mapping[int, int]) -> Quantiles:
-    return Quantiles(
-        calls=sum(bins.values()),
-        p50_ms=quantile(bins.items(), 0.5),
-        p90_ms=quantile(bins.items(), 0.9),
-        p95_ms=quantile(bins.items(), 0.95),
-        p99_ms=quantile(bins.items(), 0.99),
-    )
-
-
-def _call(event: UsageEvent) -> Call:
-    usage, price = event.usage, event.price
-    return Call(
-        id=event.id,
-        created_at=event.created_at,
-        operation=event.operation,
-        provider=event.provider,
-        model=event.model,
-        status=event.status,
-        cost_usd=None if price.cost_pico_usd is None else _usd(price.cost_pico_usd),
-        cost_source=price.source,
-        price_ref=price.ref,
-        unit_prices_usd={unit: format(Decimal(usd), "f") for unit, usd in price.units.items()},
-        reason=event.reason,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_input_tokens=usage.cache_read_input_tokens,
-        cache_write_input_tokens=usage.cache_write_input_tokens,
-        reasoning_output_tokens=usage.reasoning_output_tokens,
-        detail=dict(usage.detail),
-        latency_ms=event.latency_ms,
-        time_to_first_chunk_ms=event.time_to_first_chunk_ms,
-        tags=dict(event.tags),
-        api_key_id=event.api_key_id,
-        response_id=event.response_id,
-    )
+    return sums_of(found.get((), Totals()))

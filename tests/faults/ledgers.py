@@ -105,7 +105,7 @@ class PostgresLedger:
     def drained(self, timeout: float = 60.0) -> bool:
         """Let the host send what waits; gives whether nothing does any more."""
         from costmw import Config
-        from costmw.meter import open_store
+        from costmw.store.layers import open_store
 
         deadline = time.monotonic() + timeout
         with contextlib.closing(open_store(self.url, Config(outbox=self.outbox))) as store:

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from costmw.config import Config
 from costmw.errors import ConfigError, StoreError
-from costmw.meter import open_store
 from costmw.store.base import Care, Store
+from costmw.store.layers import open_store
 from costmw.transfer.absence import is_absent
 
 

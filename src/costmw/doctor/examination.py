@@ -39,8 +39,9 @@ from costmw.doctor.store import (
 )
 from costmw.doctor.urls import told
 from costmw.errors import ConfigError
-from costmw.meter import Meter, all_meters, open_store
+from costmw.meter import Meter, all_meters
 from costmw.store.base import Store
+from costmw.store.layers import open_store
 
 CHECKS: tuple[Check, ...] = (
     check_variables,

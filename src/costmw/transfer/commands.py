@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FrameType
 
 from costmw.config import Config
-from costmw.meter import open_store
 from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
+from costmw.store.layers import open_store
 from costmw.transfer.exporting import export_to_file
 from costmw.transfer.importing import Imported, import_file
 from costmw.transfer.progress import progress
