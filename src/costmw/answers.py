@@ -197,6 +197,51 @@ class BudgetUse(Answer):
     reached: list[float]
 
 
+class SpendForecast(Answer):
+    """What is expected to be spent by the end of a span, and the band that holds 8 times in 10.
+
+    All three are whole amounts: `spent_usd` so far is part of them. Estimates, to the cent or
+    finer: nobody is billed by them.
+    """
+
+    spent_usd: Usd
+    expected_usd: Usd
+    low_usd: Usd
+    high_usd: Usd
+
+
+class BudgetForecast(Answer):
+    """How one budget will be used, for one value of what it is split by.
+
+    It is foreseen up to `stop`: the end of its period, or 30 days ahead for a budget without
+    periods. `forecast` is None while too little is known. `runs_out_at` is when the limit is
+    expected to be reached; None when it lasts until `stop`, or nothing is foreseen.
+    """
+
+    name: str
+    period: BudgetPeriod
+    tags: dict[str, str]
+    start: datetime
+    stop: datetime
+    limit_usd: Usd
+    spent_usd: Usd
+    forecast: SpendForecast | None
+    runs_out_at: datetime | None
+
+
+class Forecast(Answer):
+    """How spend goes on: of the month, and of each budget.
+
+    `month` is None while too little is known: fewer than 5 days have cost anything.
+    """
+
+    start: datetime
+    stop: datetime
+    time_zone: str
+    month: SpendForecast | None
+    budgets: list[BudgetForecast]
+
+
 class Call(Answer):
     """One recorded call. `cost_usd` is None when unknown; `reason` says why."""
 

@@ -220,6 +220,27 @@ def _app() -> Callable[[], object]:
         typer.echo(told)
         raise typer.Exit(not is_current)
 
+    alert = typer.Typer(help="Alerts of budgets, sudden spend and models.", no_args_is_help=True)
+    alert.callback()(lambda: None)
+    app.add_typer(alert, name="alert")
+
+    @alert.command("test")
+    def alert_test(
+        target: str = typer.Argument(
+            "", metavar="[APP]", help="The app, as its server takes it; or COSTMW_BUDGETS's file."
+        ),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Send a test alert through each channel, and say what happened."""
+        from costmw.alerts import commands
+        from costmw.doctor.loading import load_app
+        from costmw.meter import all_meters
+
+        app = load_app(target) if target else None
+        told, arrived = commands.try_channels(store, None if app is None else all_meters())
+        typer.echo(told)
+        raise typer.Exit(not arrived)
+
     return app
 
 

@@ -39,7 +39,8 @@ class Config:
     `incomplete`. `outbox`: the file in which records wait on this host while a Postgres
     store is away; None puts it into the user's state directory. `keep_days`: rows older
     than so many days are dropped, their sums kept; None keeps them for ever. `hash_tags`:
-    tags whose values are stored as keyed hashes.
+    tags whose values are stored as keyed hashes. `budgets_file`: a TOML file of budgets and
+    alerts.
     """
 
     durability: Durability = "commit"
@@ -52,16 +53,21 @@ class Config:
     hosts: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = 32 * 1024 * 1024
     idle_timeout: float = 600.0
+    hold_ttl: float = 60.0
     outbox: Path | str | None = None
     keep_days: int | None = None
     hash_tags: tuple[str, ...] = ()
+    budgets_file: Path | str | None = None
 
     def __post_init__(self) -> None:
         if self.durability not in get_args(Durability):
             raise ConfigError(
                 f"durability is {self.durability!r}; use one of {', '.join(get_args(Durability))}"
             )
-        for name in ("ack_timeout", "queue_size", "batch_size", "max_body_bytes", "idle_timeout"):
+        for name in (
+            *("ack_timeout", "queue_size", "batch_size", "max_body_bytes", "idle_timeout"),
+            "hold_ttl",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
@@ -84,7 +90,8 @@ class Config:
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Read `COSTMW_DURABILITY`, `COSTMW_ACK_TIMEOUT`, `COSTMW_TIME_ZONE`, `COSTMW_PRICES`
         (a file), `COSTMW_HOSTS` (`llm.internal=openai,gateway.internal=anthropic`),
-        `COSTMW_OUTBOX` (a file), `COSTMW_KEEP_DAYS` and `COSTMW_HASH_TAGS` (`user,email`).
+        `COSTMW_OUTBOX` (a file), `COSTMW_KEEP_DAYS`, `COSTMW_HASH_TAGS` (`user,email`) and
+        `COSTMW_BUDGETS` (a file).
 
         Raises:
             ConfigError: naming the variable and what is wrong with it.
@@ -141,6 +148,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "COSTMW_OUTBOX": ("outbox", str),
     "COSTMW_KEEP_DAYS": ("keep_days", _days),
     "COSTMW_HASH_TAGS": ("hash_tags", _names),
+    "COSTMW_BUDGETS": ("budgets_file", str),
 }
 
 

@@ -46,12 +46,17 @@ class Scope:
     call, since a route is known only after routing.
     """
 
-    __slots__ = ("_ids", "_rows", "_warned", "bound", "meter", "sources")
+    __slots__ = ("_ids", "_rows", "_warned", "bound", "ended_calls", "meter", "sources")
 
     def __init__(self, meter: Meter | None = None, *sources: Callable[[], Tags]) -> None:
         self.meter = meter
         self.sources = sources
         self.bound: dict[str, TagValue] = {}
+        self.ended_calls: list[tuple[int | None, int]] | None = None
+        """Of each call that made a row: its cost in pico-USD, if known, and milliseconds.
+
+        Kept where somebody has put a list here.
+        """
         self._ids: dict[str, UUID] = {}
         self._rows = itertools.count()
         self._warned = False
@@ -136,6 +141,12 @@ class Origin:
     def is_first(self) -> bool:
         """True for the first row of the web request; asking counts."""
         return self.scope is not None and self.scope.claim_first()
+
+    def note_cost(self, pico_usd: int | None, duration_ms: int) -> None:
+        """Tell the web request what a call of it cost, None if that is unknown, and took."""
+        ended = None if self.scope is None else self.scope.ended_calls
+        if ended is not None:
+            ended.append((pico_usd, duration_ms))
 
     def note_captured(self, calls: int) -> None:
         """Tell the blocks that so many calls were seen in them; negative to take it back."""

@@ -7,6 +7,12 @@ start, by `record()` and by reports.
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
 
 class CostmwError(Exception):
     """Base of every error of this package; never raised itself."""
@@ -41,4 +47,37 @@ class MissingExtra(CostmwError, ImportError):
 
 
 class BudgetExceeded(CostmwError):
-    """A blocking budget has no room left for this call; nothing was sent."""
+    """A blocking budget has no room left for this call; nothing was sent, nothing is billed.
+
+    `budget` is its name, and `scope` the tags that this limit of it is for: empty for a budget
+    that is not split. Amounts are in USD: `limit` is the limit, `spent` what is used up of it,
+    `held` what calls in flight may still cost, `asked` what this call may cost at most (None
+    when nothing bounds it). `resets_at` is when the budget's period ends, None for one that
+    never does. `reason` says it in a sentence.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        budget: str,
+        scope: Mapping[str, str],
+        limit: Decimal,
+        spent: Decimal,
+        held: Decimal,
+        asked: Decimal | None,
+        resets_at: datetime | None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.budget = budget
+        self.scope = dict(scope)
+        self.limit = limit
+        self.spent = spent
+        self.held = held
+        self.asked = asked
+        self.resets_at = resets_at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are copied and pickled by their positional arguments otherwise.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]

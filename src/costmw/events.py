@@ -176,5 +176,51 @@ class Outcome:
     id: UUID = field(default_factory=new_id)
 
 
-Record = UsageEvent | Amendment | Submission | Outcome
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a call that is about to be sent may cost at most, to be held in its budgets.
+
+    `event` is the row that is made of it when nobody hears of the call again: its id is the
+    hold's, its tags and `created_at` say which budgets, and which periods of them. `checked`
+    are the budgets whose limits are asked; the others only keep the count. `unpriced` says
+    that the model has no price, and `pico_usd` goes by the dearest one of its provider.
+    """
+
+    event: UsageEvent
+    pico_usd: int
+    expires_at: datetime
+    checked: tuple[str, ...]
+    unpriced: bool = False
+
+    @property
+    def id(self) -> UUID:
+        """The id of the hold, which is that of the call's row."""
+        return self.event.id
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags of the call."""
+        return self.event.tags
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A hold is given back: its call billed nothing."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A hold lasts longer: its call is still in flight, or its result comes later.
+
+    `as_id` gives it the id of the row that is to settle it, where that is another one.
+    """
+
+    id: UUID
+    expires_at: datetime
+    as_id: UUID | None = None
+
+
+Record = UsageEvent | Amendment | Submission | Outcome | Reservation | Release | Renewal
 """Whatever the writer commits."""

@@ -13,32 +13,45 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from costmw import context
+from costmw.bounds import Bounds
+from costmw.budget_file import combined, load_budgets
 from costmw.budgets import Budget
 from costmw.capture.call import Call
 from costmw.capture.in_flight import InFlight
 from costmw.capture.key_ids import KeyIds
 from costmw.capture.manual import RecordArguments, checked
+from costmw.capture.reserving import Request, Reserver
 from costmw.capture.settle import CallEnd, CallStart, Settler, reasons
 from costmw.config import Config, enabled_from_environment
 from costmw.context import Origin, Tags
 from costmw.errors import ConfigError, CostmwError, StoreBusy
-from costmw.events import Outcome, OutcomeKind, Usage, UsageEvent, new_id
+from costmw.events import (
+    Outcome,
+    OutcomeKind,
+    Reservation,
+    Usage,
+    UsageEvent,
+    new_id,
+)
 from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
 from costmw.providers.base import Reading
 from costmw.providers.registry import Match
-from costmw.store.acknowledgement import Acknowledgement
+from costmw.store.acknowledgement import Acknowledgement, wait_anywhere
 from costmw.store.greenlets import MadeLate
 from costmw.store.layers import open_store
 from costmw.store.writer import Writer
 
 if TYPE_CHECKING:
+    from costmw.alerts.channel import Channel
+    from costmw.alerts.settings import Alerts
+    from costmw.alerts.watch import Watch
     from costmw.capture.tee import Tee
     from costmw.reports import Reports
     from costmw.reprice import Repricing
@@ -48,6 +61,9 @@ logger = logging.getLogger("costmw")
 
 PARTS_AT_ONCE = 500
 """Results of a batch that are priced and committed before the app goes on; more go to a thread."""
+
+LAST_ALERTS = 2.0
+"""Seconds that closing waits for the last alerts; those that do not arrive are kept."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +101,8 @@ class Meter:
     Args:
         store: where events are kept, `"sqlite:///llmcost.db"`; `COSTMW_STORE` when left out.
         budgets: budgets to report on.
+        alerts: where to alert of budgets, sudden spend and models, as in
+            `alerts=[Webhook(...)]` (`costmw.alerts`); the file's when left out.
         tags: tags of every call, such as `{"environment": "production"}`.
         enabled: False makes everything pass untouched; `COSTMW_ENABLED=0` does too.
         config: settings; read from the environment when left out.
@@ -100,6 +118,7 @@ class Meter:
         store: str | Store | None = None,
         *,
         budgets: Sequence[Budget] = (),
+        alerts: Alerts | Sequence[Channel] | None = None,
         tags: Tags | None = None,
         enabled: bool = True,
         config: Config | None = None,
@@ -107,7 +126,9 @@ class Meter:
         self.config = config or Config.from_environment()
         self.enabled = enabled and enabled_from_environment()
         self.store = open_store(store, self.config)
-        self.budgets = _distinct(budgets)
+        path = self.config.budgets_file
+        self.budgets = _distinct(combined(budgets, load_budgets(path), path) if path else budgets)
+        self._watch = self._watch_of(alerts)
         self.tags = dict(tags or {})
         self._writer = Writer(self.store, self.config)
         self._pricing = Pricing(
@@ -120,12 +141,23 @@ class Meter:
             self.store.fingerprint_key, lambda error: self.fault(error, "the id of an API key")
         )
         self._settler = Settler(self._pricing)
+        self._reserver = Reserver(
+            self.budgets, self.store, Bounds(self._pricing), self.config, self._writer.submit
+        )
+        self._writer.holder = self._reserver
         self._start_error: CostmwError | None = None
         self._started = False
         self._faults = 0
         self._late = 0
         self._last_fault: str | None = None
         _remember(self)
+
+    def _watch_of(self, alerts: Alerts | Sequence[Channel] | None) -> Watch | None:
+        if alerts is None and not self.config.budgets_file:
+            return None
+        from costmw.alerts.watch import watch_of
+
+        return watch_of(self.store, self.budgets, alerts, self.config.budgets_file)
 
     # Where calls come from.
 
@@ -272,7 +304,9 @@ class Meter:
         event, origin = self.priced(**call), Origin()
         if not self.enabled:
             return event
+        self._watch_for_alerts()
         origin.note_captured(1)
+        origin.note_cost(event.price.cost_pico_usd, event.latency_ms or 0)
         return replace(event, first_in_request=origin.is_first())
 
     # The pipeline.
@@ -285,10 +319,12 @@ class Meter:
         *,
         request_bytes: int = 0,
         request_usage: Usage | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> Call:
         """Settle who asks, now: the tags of a call do not change once it runs."""
         origin = Origin()
         origin.note_captured(1)
+        tags = self._resolve_tags(None)
         return Call(
             self,
             CallStart(
@@ -296,7 +332,7 @@ class Meter:
                 created_at=datetime.now(UTC),
                 match=match,
                 request_model=request_model,
-                tags=self._resolve_tags(None),
+                tags=tags,
                 origin=origin,
                 api_key_id=self._key_ids.id_of(api_key),
                 trace_id=_trace_id(),
@@ -304,32 +340,59 @@ class Meter:
                 request_bytes=request_bytes,
                 request_usage=request_usage,
             ),
+            Request(body or {}, request_bytes),
+            self._reserver.rules_for(tags),
         )
+
+    def reserve(self, call: Call) -> Iterator[tuple[Acknowledgement, float]]:
+        """The steps of holding what a call may cost; see `Call.reserve`."""
+        return self._reserver.steps(call)
+
+    def give_back(self, reservation: Reservation) -> None:
+        """Release what was held for a call that billed nothing."""
+        self._reserver.give_back(reservation)
 
     def follow(self, stream: Tee) -> None:
         """Remember a stream that is being read, so that it does not end without a row."""
         self._in_flight.add(stream)
 
     def commit_call(
-        self, start: CallStart, reading: Reading, end: CallEnd
+        self,
+        start: CallStart,
+        reading: Reading,
+        end: CallEnd,
+        reservation: Reservation | None = None,
     ) -> Acknowledgement | None:
-        """Price what a call used and hand its rows to the writer; None when it makes none."""
+        """Price what a call used and hand its rows to the writer; None when it makes none.
+
+        `reservation` is what was held for it.
+        """
         if len(reading.parts) > PARTS_AT_ONCE:
             # A batch has up to 50,000 results: too many to price while the app waits. They
             # can be read again, and the interpreter waits for this thread.
             threading.Thread(
-                target=self._commit_parts, args=(start, reading, end), name="costmw-batch"
+                target=self._commit_parts,
+                args=(start, reading, end, reservation),
+                name="costmw-batch",
             ).start()
             return None
         acknowledgement = None
         rows = self._settler.rows(start, reading, end)
-        for row in rows:
-            acknowledgement = self._writer.submit(row)
         if not rows:
             start.origin.note_captured(-1)
+        for row in rows:
+            if isinstance(row, UsageEvent):
+                start.origin.note_cost(row.price.cost_pico_usd, row.latency_ms or 0)
+        for record in rows if reservation is None else self._reserver.settling(reservation, rows):
+            acknowledgement = self._writer.submit(record)
+        if reading.parts:
+            self._reserver.results_read(start)
+        self._watch_for_alerts()
         return acknowledgement
 
-    def _commit_parts(self, start: CallStart, reading: Reading, end: CallEnd) -> None:
+    def _commit_parts(
+        self, start: CallStart, reading: Reading, end: CallEnd, reservation: Reservation | None
+    ) -> None:
         try:
             parts = reading.parts
             for first in range(0, len(parts), PARTS_AT_ONCE):
@@ -337,6 +400,9 @@ class Meter:
                 for row in self._settler.rows(start, some, end):
                     self._writer.submit(row)
                 self._writer.flush(None)
+            self._reserver.results_read(start)
+            if reservation is not None:
+                self._reserver.give_back(reservation)
         except Exception as error:  # noqa: BLE001 - in a thread of its own, for the log
             self.fault(error, "the results of a batch")
 
@@ -366,13 +432,7 @@ class Meter:
         if acknowledgement.dropped:
             self._is_late()
             return
-        try:
-            in_time = await acknowledgement.wait_async(self.config.ack_timeout)
-        except RuntimeError:  # no asyncio here (trio): wait in a thread
-            import anyio.to_thread
-
-            in_time = await anyio.to_thread.run_sync(acknowledgement.wait, self.config.ack_timeout)
-        if not in_time:
+        if not await wait_anywhere(acknowledgement, self.config.ack_timeout):
             self._is_late()
 
     def fault(self, error: BaseException, where: str) -> None:
@@ -410,11 +470,19 @@ class Meter:
             try:
                 self.store.open()
                 self._key_ids.prepare()
+                if self._reserver.is_used:
+                    self._writer.keep_holds(self._reserver)
             except StoreBusy as error:
                 logger.warning("costmw starts while its store is busy: %s", error)
             except CostmwError as error:
                 self._start_error = error
                 raise
+        self._watch_for_alerts()
+
+    def _watch_for_alerts(self) -> None:
+        """Have a thread look for what is worth an alert; costs nothing once it does."""
+        if self._watch is not None and self.enabled:
+            self._watch.start()
 
     def reprice(
         self, *, since: datetime, everything: bool = False, dry_run: bool = False
@@ -438,6 +506,9 @@ class Meter:
     def close(self, timeout: float = 10.0) -> None:
         """Settle and commit what waits, and release the store; a later call opens it again."""
         self.end_streams()
+        if self._watch is not None and self._watch.running:
+            self._writer.flush(timeout)
+            self._watch.stop(LAST_ALERTS)
         if not self._writer.close(timeout):
             logger.error(
                 "costmw closes with %d event(s) not committed: %s",
@@ -464,6 +535,11 @@ class Meter:
         )
 
     @property
+    def alerts(self) -> Alerts | None:
+        """What is alerted of, and where to; None for nothing."""
+        return None if self._watch is None else self._watch.alerts
+
+    @property
     def reports(self) -> Reports:
         """Questions to the ledger: what was spent, on what, by whom."""
         from costmw.reports import Reports
@@ -483,6 +559,9 @@ class Meter:
     def _after_fork_in_child(self) -> None:
         """What is under way belongs to the parent; its locks may be held for ever here."""
         self._in_flight.forget()
+        self._reserver.forget()
+        if self._watch is not None:
+            self._watch.after_fork_in_child()
         self._faults = self._late = 0
         self._last_fault = None
         MadeLate.forget(self, "_start_lock")

@@ -212,7 +212,7 @@ class PriceList:
         self, price_id: str, model: str, at: datetime, context: Mapping[str, str]
     ) -> Listed | None:
         """The prices of a model for a call at `at` with these facts; None when not listed."""
-        found = self._model(price_id, model)
+        found = self.model(price_id, model)
         if found is None:
             return None
         provider, info = found
@@ -248,7 +248,18 @@ class PriceList:
             )
         return self._by_prices[same]
 
-    def _model(self, price_id: str, model: str) -> tuple[Provider, ModelInfo] | None:
+    def models(self, price_id: str) -> list[ModelInfo]:
+        """All models that a provider is listed with, those of others that it sells included."""
+        from genai_prices.data_snapshot import get_snapshot
+
+        providers = {provider.id: provider for provider in get_snapshot().providers}
+        if (own := providers.get(price_id)) is None:
+            return []
+        sold = (own, *(providers[name] for name in own.fallback_model_providers or ()))
+        return [model for provider in sold for model in provider.models]
+
+    def model(self, price_id: str, model: str) -> tuple[Provider, ModelInfo] | None:
+        """The listed model of this name, and who lists it; None when it is not listed."""
         key = (price_id, model)
         if key not in self._models:
             from genai_prices.data_snapshot import get_snapshot

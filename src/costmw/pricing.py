@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 
+from costmw.chargeable import Asked, Chargeable, dearest_of, prices_of
 from costmw.events import CostSource, Price, Usage
 from costmw.money import MAX_PICO, exact, to_pico
-from costmw.price_list import Listed, PriceList, UnitPrices, counts_of
+from costmw.price_list import KEPT_AT_MOST, STANDARD, Listed, PriceList, UnitPrices, counts_of
 from costmw.price_overrides import PriceOverride
-from costmw.providers.registry import find_provider
+from costmw.providers.registry import Provider, find_provider
+from costmw.worst_prices import WorstPrices
 
 logger = logging.getLogger("costmw")
 
@@ -27,6 +29,10 @@ class Pricing:
         self._overrides = sorted(overrides, key=lambda o: o.start or date.min, reverse=True)
         self._override_prices: dict[int, UnitPrices] = {}
         self._list = PriceList()
+        self._dearest: dict[tuple[str, date], Chargeable] = {}
+        self._answered_by: dict[tuple[str, str], str] = {}
+        self._tiers: dict[str, frozenset[str]] = {}
+        self._chargeable: dict[tuple[str | None, str | None, Asked, int], Chargeable] = {}
 
     def price(
         self,
@@ -58,6 +64,58 @@ class Pricing:
             logger.exception("costmw cannot price a call of %s/%s", provider, model)
             return unpriced(f"pricing failed: {type(error).__name__}: {error}")
 
+    def chargeable(
+        self, *, provider: str | None, model: str | None, at: datetime, asked: Asked
+    ) -> Chargeable:
+        """The highest prices that a call may be charged which asks `provider` for `model`.
+
+        A tier that a provider has charged before counts for requests that name none: it may
+        be what the account is set to. A name that the list does not have stands for the
+        model that has answered to it.
+        """
+        # Some prices change with the time of day.
+        key = (provider, model, asked, int(at.timestamp()) // 60)
+        if key not in self._chargeable:
+            if len(self._chargeable) >= KEPT_AT_MOST:
+                self._chargeable.clear()
+            with exact():
+                self._chargeable[key] = self._find_chargeable(provider, model, at, asked)
+        return self._chargeable[key]
+
+    def _find_chargeable(
+        self, provider: str | None, model: str | None, at: datetime, asked: Asked
+    ) -> Chargeable:
+        billed_by = find_provider(provider) if provider else None
+        name = billed_by.name if billed_by else None
+        if model is None:
+            return self._dearest_of(billed_by, at, "the request names no model")
+        listed = model = _own_name(billed_by, model)
+        info = self._list.model(billed_by.price_id, model) if billed_by else None
+        if info is None and billed_by and (known := self._answered_by.get((name or "", model))):
+            listed, info = known, self._list.model(billed_by.price_id, known)
+        window = info[1].context_window if info else None
+        names = (listed, model, info[1].id if info else None)
+        if found := self._override(names, name, at):
+            return Chargeable(WorstPrices([found[1].prices]), window)
+        if info is None:
+            return self._dearest_of(billed_by, at, _not_listed(billed_by, model))
+        seen = self._tiers.get(name or "", frozenset())
+        if seen and not asked.tiers:
+            asked = Asked(seen, asked.speed, asked.batch)
+        if not (worst := WorstPrices(prices_of(info[1], at, asked))):
+            return self._dearest_of(billed_by, at, f"{model} is listed without prices")
+        return Chargeable(worst, window)
+
+    def _dearest_of(self, billed_by: Provider | None, at: datetime, reason: str) -> Chargeable:
+        if billed_by is None:
+            return Chargeable(None, None, reason)
+        key = (billed_by.price_id, at.date())
+        if key not in self._dearest:
+            self._dearest.clear()
+            self._dearest[key] = dearest_of(self._list.models(billed_by.price_id), at)
+        found = self._dearest[key]
+        return Chargeable(found.prices, found.context_window, reason)
+
     def own(self, cost_usd: Decimal) -> Price:
         """The provider's own figure, which wins over any list."""
         if not cost_usd.is_finite() or cost_usd.adjusted() > 12:
@@ -80,24 +138,33 @@ class Pricing:
         billed_by = find_provider(provider) if provider else None
         listed: Listed | None = None
         if billed_by is not None:
-            for prefix in billed_by.model_prefixes:
-                model = model.removeprefix(prefix)
+            model = _own_name(billed_by, model)
             listed = self._list.find(billed_by.price_id, model, at, context)
+            self._learn(billed_by.name, request_model, model, context)
         names = (model, request_model, listed.model if listed else None)
         if found := self._override(names, billed_by.name if billed_by else None, at):
             position, override = found
             if position not in self._override_prices:
                 self._override_prices[position] = UnitPrices.of(override.prices)
             return _product(self._override_prices[position], usage, "override", override.ref, None)
-        if billed_by is None:
-            return unpriced("unknown host: pass provider= to instrument()")
         if listed is None:
-            return unpriced(
-                f"{model} runs on a server of your own: add a price override, 0 if it is free"
-                if billed_by.self_hosted
-                else f"{billed_by.price_id}/{model} is not in the price list: add a price override"
-            )
+            return unpriced(_not_listed(billed_by, model))
         return _product(listed.unit_prices, usage, "list", listed.ref, listed.unmatched)
+
+    def _learn(
+        self, provider: str, asked_for: str | None, model: str, context: Mapping[str, str]
+    ) -> None:
+        """Remember which model answers to a name, and the tiers that are charged."""
+        names = (provider, asked_for or model)
+        if names[1] != model and self._answered_by.get(names) != model:
+            if len(self._answered_by) >= KEPT_AT_MOST:
+                self._answered_by.clear()
+            self._answered_by[names] = model
+            self._chargeable.clear()
+        tier, seen = context.get("service_tier"), self._tiers.get(provider, frozenset())
+        if tier is not None and tier not in STANDARD and tier not in seen:
+            self._tiers[provider] = seen | {tier}
+            self._chargeable.clear()
 
     def _override(
         self, names: Sequence[str | None], provider: str | None, at: datetime
@@ -107,6 +174,21 @@ class Pricing:
                 if name is not None and override.applies(provider, name, at):
                     return position, override
         return None
+
+
+def _own_name(provider: Provider | None, model: str) -> str:
+    """The name that a provider's model has in the price list."""
+    for prefix in provider.model_prefixes if provider else ():
+        model = model.removeprefix(prefix)
+    return model
+
+
+def _not_listed(provider: Provider | None, model: str) -> str:
+    if provider is None:
+        return "unknown host: pass provider= to instrument()"
+    if provider.self_hosted:
+        return f"{model} runs on a server of your own: add a price override, 0 if it is free"
+    return f"{provider.price_id}/{model} is not in the price list: add a price override"
 
 
 def unpriced(reason: str) -> Price:

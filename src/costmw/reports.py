@@ -18,6 +18,7 @@ from costmw.answers import (
     BudgetUse,
     Call,
     Durations,
+    Forecast,
     OutcomeRow,
     Overview,
     Point,
@@ -30,6 +31,7 @@ from costmw.answers import (
     UnitCosts,
 )
 from costmw.budgets import Budget
+from costmw.outlook import Outlook
 from costmw.periods import Granularity, hour_start, midnight, period_span, spans
 from costmw.store.base import DurationCounts, Query, Snapshot, Store, TagScope, Totals
 
@@ -261,6 +263,19 @@ class Reports:
                     uses += self._use_of(budget, view, scope or {})
         return sorted(uses, key=lambda use: -use.used)
 
+    def forecast(self, *, scope: TagScope | None = None) -> Forecast:
+        """What the month will cost, and when budgets run out: of the fullest 50 limits."""
+        with self.at_one_moment() as now, now._view() as view:
+            seer = Outlook(view, now._now(), self._store.time_zone, scope or {})
+            start, stop = period_span("month", now._now(), self._store.time_zone)
+            return Forecast(
+                start=start,
+                stop=stop,
+                time_zone=self._store.time_zone.key,
+                month=seer.of_span(start, stop),
+                budgets=seer.of_budgets(now._budgets, now.budgets(scope=scope)),
+            )
+
     def calls(
         self, limit: int = 50, *, before: int | None = None, scope: TagScope | None = None
     ) -> list[tuple[int, Call]]:
@@ -326,9 +341,10 @@ class Reports:
         for group, totals in found.items():
             tags = tuple(MISSING if value is None else str(value) for value in group)
             spending[tags] = spending.get(tags, 0) + cost_of(totals)
-        limit = budget.limit_pico_usd
+        limits = budget.limits_pico_usd
         uses = []
         for tags, spent in spending.items():
+            limit = limits.get(tags, budget.limit_pico_usd)
             used = spent / limit if limit else float(spent > 0)
             uses.append(
                 BudgetUse(

@@ -7,12 +7,19 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from costmw.caps.rules import Rule
+from costmw.capture.reserving import Request
 from costmw.capture.settle import CallEnd, CallStart, End
+from costmw.errors import BudgetExceeded
+from costmw.events import Reservation
 from costmw.providers.base import Reading
+from costmw.store.acknowledgement import wait_anywhere
 
 if TYPE_CHECKING:
     from costmw.meter import Meter
     from costmw.store.acknowledgement import Acknowledgement
+
+NO_REQUEST = Request({}, 0)
 
 
 _generation = 0
@@ -28,7 +35,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class Call:
-    """Is settled once, by whoever comes first."""
+    """Is settled once, by whoever comes first.
+
+    `rules` are the blocking budgets that it counts in, `output_limit` the tokens that its
+    answer may have where the request does not say, None for any number. Whoever sends it sets
+    `request` to what is sent indeed, and calls `reserve` just before that.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -38,11 +50,23 @@ class Call:
         "_meter",
         "_settled",
         "first_chunk_ns",
+        "request",
+        "reservation",
+        "rules",
         "start",
     )
 
-    def __init__(self, meter: Meter, start: CallStart) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        start: CallStart,
+        request: Request = NO_REQUEST,
+        rules: tuple[Rule, ...] = (),
+    ) -> None:
         self._meter = meter
+        self.request = request
+        self.rules = rules
+        self.reservation: Reservation | None = None
         self._generation = _generation
         self.start = start
         self.first_chunk_ns: int | None = None
@@ -50,13 +74,60 @@ class Call:
         self._acknowledgement: Acknowledgement | None = None
         self._lock = threading.Lock()
 
+    @property
+    def output_limit(self) -> int | None:
+        """Tokens that the answer may have, where the request itself sets no limit."""
+        limits = [rule.max_output_tokens for rule in self.rules if rule.max_output_tokens]
+        return min(limits, default=None)
+
+    def reserve(self) -> None:
+        """Hold what this call may cost in all of its budgets; waits a while for others.
+
+        Raises:
+            BudgetExceeded: when it may not be sent; nothing else.
+        """
+        if not self.rules:
+            return
+        try:
+            for asked, seconds in self._meter.reserve(self):
+                asked.wait(seconds)
+        except BaseException as error:
+            self._not_sent(error)
+            raise
+
+    async def areserve(self) -> None:
+        """The same without blocking the event loop; see `reserve`."""
+        if not self.rules:
+            return
+        try:
+            for asked, seconds in self._meter.reserve(self):
+                await wait_anywhere(asked, seconds)
+        except BaseException as error:
+            self._not_sent(error)
+            raise
+
+    def _not_sent(self, error: BaseException) -> None:
+        """Leave nothing behind of a call that is refused, or not waited for any more."""
+        if self._first():
+            self.start.origin.note_captured(-1)
+            self._give_back()
+            if isinstance(error, BudgetExceeded):
+                self._meter.count_outcome(self.start, "refused")
+
+    def _give_back(self) -> None:
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None:
+            self._meter.give_back(reservation)
+
     def settle(self, reading: Reading, how: End) -> None:
         """Make the rows of what was read. The first call counts, later ones do nothing."""
         if not self._first():
             return
         try:
             end = CallEnd(how, time.monotonic_ns(), self.first_chunk_ns)
-            self._acknowledgement = self._meter.commit_call(self.start, reading, end)
+            self._acknowledgement = self._meter.commit_call(
+                self.start, reading, end, self.reservation
+            )
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
             self._meter.fault(error, "settling a call")
 
@@ -64,11 +135,13 @@ class Call:
         """Make nothing of it: the request that follows is a call of its own."""
         if self._first():
             self.start.origin.note_captured(-1)
+            self._give_back()
 
     def not_billed(self, *, retry: bool) -> None:
         """Count an attempt that failed at the provider or on the way there; makes no row."""
         if self._first():
             self.start.origin.note_captured(-1)
+            self._give_back()
             self._meter.count_outcome(self.start, "error")
             if retry:
                 self._meter.count_outcome(self.start, "retry")

@@ -7,10 +7,6 @@ that did not ask for it may index.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
-
-from pydantic_core import to_json
 
 from costmw.capture.framing import ServerSentEvents
 
@@ -49,19 +45,3 @@ class UsageChunkHider:
         taken = bytes(self._passed)
         self._passed.clear()
         return taken
-
-
-def with_usage_asked(body: bytes, request: Mapping[str, Any]) -> bytes | None:
-    """The request body with usage asked for; None when it needs no change.
-
-    Only a streamed request that does not speak of usage itself is changed. `request` is
-    the parsed `body`; its bytes stay as they are wherever that is possible.
-    """
-    if request.get("stream") is not True:
-        return None
-    if "stream_options" not in request:
-        return body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
-    options = request["stream_options"] or {}
-    if not isinstance(options, dict) or "include_usage" in options:
-        return None
-    return to_json({**request, "stream_options": {**options, "include_usage": True}})

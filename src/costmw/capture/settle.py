@@ -202,7 +202,12 @@ def _result_row_id(start: CallStart, reading: Reading) -> UUID | None:
     """The id of a result's row: the same whoever reads it, and however often."""
     if reading.result_id is None:
         return None
-    return uuid5(RESULTS, f"{start.provider}/{reading.result_id}")
+    return hold_of_result(start.provider, reading.result_id)
+
+
+def hold_of_result(provider: str | None, result_id: str) -> UUID:
+    """The id under which a result that comes later is settled."""
+    return uuid5(RESULTS, f"{provider}/{result_id}")
 
 
 def _price_context(reading: Reading) -> Mapping[str, str]:

@@ -1,1 +1,1 @@
-"""Web frameworks: each file is thin, imports one framework, and is imported by nobody."""
+"""Web frameworks: each has one thin file, which imports it; what they share imports none."""

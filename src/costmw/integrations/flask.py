@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from costmw.context import Tags
-from costmw.errors import MissingExtra
+from costmw.errors import BudgetExceeded, MissingExtra
+from costmw.integrations.payment_required import payment_required
 from costmw.integrations.wsgi import CostMiddleware
 
 try:
@@ -35,6 +36,12 @@ class LLMCost:
         auth: takes Flask's `request` and gives a `Principal`, or None to refuse. Without
             it the page stays closed.
         url_prefix: where the page is; None for no page.
+        explain_refusals: what a `BudgetExceeded` that the app lets pass tells whoever asked.
+            The answer is 402 with problem+json, and `Retry-After` where the budget is renewed;
+            the budget's name, its scope and amounts are told only if this is True. A handler
+            of the app's own, `@app.errorhandler(BudgetExceeded)`, comes first.
+        response_headers: add `X-LLM-Cost` (USD of the calls that ended before the response
+            began; left out where one is of unknown cost) and `Server-Timing` to responses.
     """
 
     def __init__(
@@ -45,26 +52,42 @@ class LLMCost:
         tags: Callable[[Request], Tags] | None = None,
         auth: Auth | None = None,
         url_prefix: str | None = URL_PREFIX,
+        explain_refusals: bool = False,
+        response_headers: bool = False,
     ) -> None:
         self.meter = meter
         self.tags = tags
         self.auth = auth
         self.url_prefix = url_prefix
+        self.explain_refusals = explain_refusals
+        self.response_headers = response_headers
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Add the middleware and the page to an app."""
+        """Add the middleware, the answer to refused calls and the page to an app."""
         app.extensions["llmcost"] = self
         app.before_request(_keep_request)
         app.after_request(self._keep_tags)
         app.wsgi_app = CostMiddleware(  # type: ignore[method-assign]
-            app.wsgi_app, self.meter, tags=self._tags_of, route=_route_of
+            app.wsgi_app,
+            self.meter,
+            tags=self._tags_of,
+            route=_route_of,
+            explain_refusals=self.explain_refusals,
+            response_headers=self.response_headers,
         )
+        if BudgetExceeded not in app.error_handler_spec[None][None]:
+            app.register_error_handler(BudgetExceeded, self._refused)
         if self.url_prefix is not None:
             app.register_blueprint(
                 dashboard_blueprint(self.meter, auth=self.auth), url_prefix=self.url_prefix
             )
+
+    def _refused(self, refusal: BudgetExceeded) -> Response:
+        # Here, since Flask makes a 500 of it before the middleware hears of it.
+        answer = payment_required(refusal, explain=self.explain_refusals)
+        return Response(answer.body, answer.status, answer.headers)
 
     def _tags_of(self, environ: WSGIEnvironment) -> Tags:
         found = _request_of(environ)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from costmw.context import Scope, Tags, enter_scope
-from costmw.errors import CostmwError, MissingExtra
+from costmw.errors import BudgetExceeded, CostmwError, MissingExtra
+from costmw.integrations.cost_headers import cost_headers, keep_costs
+from costmw.integrations.payment_required import payment_required, refusal_in
 
 try:
     from starlette.concurrency import run_in_threadpool
@@ -34,14 +36,28 @@ class CostMiddleware:
         meter: where calls are recorded. Its store is checked when the app starts.
         tags: takes the `HTTPConnection` and gives tags. It is asked when an LLM call
             starts, after authentication has run, so it may read `conn.user`.
+        explain_refusals: what a `BudgetExceeded` that the app lets pass tells whoever asked.
+            The answer is 402 with problem+json, and `Retry-After` where the budget is renewed;
+            the budget's name, its scope and amounts are told only if this is True. An
+            exception handler of the app's own for `BudgetExceeded` comes first.
+        response_headers: add `X-LLM-Cost` (USD of the calls that ended before the response
+            began; left out where one is of unknown cost) and `Server-Timing` to responses.
     """
 
     def __init__(
-        self, app: ASGIApp, meter: Meter, tags: Callable[[HTTPConnection], Tags] | None = None
+        self,
+        app: ASGIApp,
+        meter: Meter,
+        tags: Callable[[HTTPConnection], Tags] | None = None,
+        *,
+        explain_refusals: bool = False,
+        response_headers: bool = False,
     ) -> None:
         self.app = app
         self.meter = meter
         self.tags = tags
+        self.explain_refusals = explain_refusals
+        self.response_headers = response_headers
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Handle one request, websocket or lifespan."""
@@ -56,9 +72,38 @@ class CostMiddleware:
         request = Scope(self.meter, lambda: _route_of(scope), lambda: self._tags_of(scope))
         before = enter_scope(request)
         try:
-            await self.app(scope, receive, send)
+            if scope["type"] == "http":
+                await self._respond(request, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         finally:
             enter_scope(before)
+
+    async def _respond(
+        self, request: Scope, scope: AsgiScope, receive: Receive, send: Send
+    ) -> None:
+        begun = False
+        if self.response_headers:
+            keep_costs(request)
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                if costs := _raw(cost_headers(request)):
+                    message = {**message, "headers": [*message.get("headers", ()), *costs]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_on)
+        except (BudgetExceeded, BaseExceptionGroup) as error:
+            refusal = refusal_in(error)
+            if begun or refusal is None:
+                raise
+            answer = payment_required(refusal, explain=self.explain_refusals)
+            start = {"status": answer.status, "headers": _raw(answer.headers.items())}
+            await send_on({"type": "http.response.start", **start})
+            await send_on({"type": "http.response.body", "body": answer.body})
 
     def _tags_of(self, scope: AsgiScope) -> Tags:
         return self.tags(HTTPConnection(scope)) if self.tags is not None else {}
@@ -81,6 +126,10 @@ class CostMiddleware:
             await send(message)
 
         await self.app(scope, start_first, flush_last)
+
+
+def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers]
 
 
 def _route_of(scope: AsgiScope) -> Tags:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import Context, copy_context
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from costmw.context import Scope, Tags, enter_scope
+from costmw.errors import BudgetExceeded
+from costmw.integrations.cost_headers import cost_headers, keep_costs
+from costmw.integrations.payment_required import payment_required, refusal_in
 
 if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from costmw.meter import Meter
@@ -25,6 +31,11 @@ class CostMiddleware:
         meter: where calls are recorded. Its store is checked at the first request.
         tags: takes the WSGI environment and gives tags; asked when an LLM call starts.
         route: takes the WSGI environment and gives the route's template, once known.
+        explain_refusals: what a `BudgetExceeded` that the app lets pass tells whoever asked.
+            The answer is 402 with problem+json, and `Retry-After` where the budget is renewed;
+            the budget's name, its scope and amounts are told only if this is True.
+        response_headers: add `X-LLM-Cost` (USD of the calls that ended before the response
+            began; left out where one is of unknown cost) and `Server-Timing` to responses.
     """
 
     def __init__(
@@ -33,11 +44,16 @@ class CostMiddleware:
         meter: Meter,
         tags: Callable[[WSGIEnvironment], Tags] | None = None,
         route: RouteOf | None = None,
+        *,
+        explain_refusals: bool = False,
+        response_headers: bool = False,
     ) -> None:
         self.app = app
         self.meter = meter
         self.tags = tags
         self.route = route
+        self.explain_refusals = explain_refusals
+        self.response_headers = response_headers
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
@@ -48,11 +64,17 @@ class CostMiddleware:
         context = copy_context()
         request = Scope(self.meter, lambda: self._route_of(environ), lambda: self._tags_of(environ))
         context.run(enter_scope, request)
-        body = context.run(self.app, environ, start_response)
+        if self.response_headers:
+            keep_costs(request)
+        head = _Head(start_response, request, explain_refusals=self.explain_refusals)
+        try:
+            body = context.run(self.app, environ, head.start)
+        except (BudgetExceeded, BaseExceptionGroup) as error:
+            return [head.refused(error)]
         # Complete lists and files run nothing of the app any more, and servers treat them apart.
         if type(body) in (list, tuple) or _is_file(body, environ):
             return body
-        return (_SizedBody if hasattr(body, "__len__") else _Body)(body, context)
+        return (_SizedBody if hasattr(body, "__len__") else _Body)(body, context, head)
 
     def _route_of(self, environ: WSGIEnvironment) -> Tags:
         route = self.route(environ) if self.route is not None else None
@@ -62,21 +84,76 @@ class CostMiddleware:
         return self.tags(environ) if self.tags is not None else {}
 
 
+class _Head:
+    """The head of a response: what a request's calls cost is added, a refusal replaces it."""
+
+    def __init__(
+        self, start_response: StartResponse, request: Scope, *, explain_refusals: bool
+    ) -> None:
+        self._start_response = start_response
+        self._request = request
+        self._explain_refusals = explain_refusals
+        self._started = False
+
+    def start(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: OptExcInfo | None = None,
+        /,
+    ) -> Callable[[bytes], object]:
+        """What the app calls for `start_response`."""
+        self._started = True
+        headers = [*headers, *cost_headers(self._request)]
+        if exc_info is None:
+            return self._start_response(status, headers)
+        return self._start_response(status, headers, exc_info)
+
+    def refused(self, error: BaseException) -> bytes:
+        """Answer a refusal that is being handled, as long as nothing of a body is out.
+
+        Returns:
+            The whole body.
+
+        Raises:
+            BaseException: the error itself where it is anything else, or this comes too late.
+        """
+        refusal = refusal_in(error)
+        if refusal is None:
+            raise error
+        answer = payment_required(refusal, explain=self._explain_refusals)
+        # A head that was given already may be replaced; a server that has sent it raises again.
+        replaced = sys.exc_info() if self._started else None
+        status = HTTPStatus(answer.status)
+        self.start(f"{status.value} {status.phrase}", list(answer.headers.items()), replaced)
+        return answer.body
+
+
 class _Body:
     """A response body whose every step runs in the request's context."""
 
-    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+    def __init__(self, body: Iterable[bytes], context: Context, head: _Head) -> None:
         self._body = body
         self._context = context
+        self._head = head
         self._steps: Iterator[bytes] | None = None
+        self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._steps is None:
-            self._steps = self._context.run(iter, self._body)
-        return self._context.run(next, self._steps)
+        try:
+            if self._steps is None:
+                self._steps = self._context.run(iter, self._body)
+            piece = self._context.run(next, self._steps)
+        except (BudgetExceeded, BaseExceptionGroup) as error:
+            if self._begun:
+                raise
+            self._steps, self._begun = iter(()), True
+            return self._head.refused(error)
+        self._begun = self._begun or bool(piece)
+        return piece
 
     def __getattr__(self, name: str) -> Any:
         # `close` exists where the body has it.

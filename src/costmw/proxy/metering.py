@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
+from costmw.capture.call import NO_REQUEST
 from costmw.capture.clients.base import Capture, HttpRequest, is_retry, json_object
 from costmw.capture.tee import Tee
 from costmw.providers.base import Reading
@@ -69,11 +70,15 @@ class MeteredCall:
             )
             self._call = capture.begin(request)
             self._retry = is_retry(sent)
-            if self._call is not None and is_whole:
-                changed = capture.content_with_usage_asked(self._call, request)
-                if changed is not None:
-                    self._asked = True
-                    return changed
+            if self._call is None:
+                return content
+            if not is_whole:
+                self._call.request = NO_REQUEST  # a part of it says nothing of what it costs
+                return content
+            changed = capture.body_to_send(self._call, request, streamed=True)
+            if changed is not None:
+                self._asked = changed.asks_usage
+                return changed.content
         except Exception as error:  # noqa: BLE001 - the request goes on unmetered
             capture.meter.fault(error, "a request")
         return content
@@ -85,7 +90,7 @@ class MeteredCall:
 
     @property
     def asked_for_usage(self) -> bool:
-        """Whether the request was changed, so that its answer must not be compressed."""
+        """Whether a chunk of its answer is to be taken out, which then must not be compressed."""
         return self._asked
 
     @property

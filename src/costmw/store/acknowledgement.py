@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
+    from costmw.caps.book import Refusal
+
 logger = logging.getLogger("costmw")
 
 
@@ -18,13 +20,15 @@ class Acknowledgement:
     """Whether one record has been committed; can be waited for in a thread or a task.
 
     `dropped` says that it never will be: there is nothing to wait for. `since` is when it
-    was handed in, in seconds of the monotonic clock.
+    was handed in, in seconds of the monotonic clock. `refusal` says why a reservation that was
+    looked at is not granted; None when it is.
     """
 
-    __slots__ = ("_committed", "_lock", "_waiter", "dropped", "since")
+    __slots__ = ("_committed", "_lock", "_waiter", "dropped", "refusal", "since")
 
     def __init__(self) -> None:
         self.dropped = False
+        self.refusal: Refusal | Exception | None = None
         self.since = time.monotonic()
         self._committed = False
         self._lock = threading.Lock()
@@ -65,6 +69,18 @@ class Acknowledgement:
         self._committed = True
         self._lock.release()
         return self._waiter
+
+
+async def wait_anywhere(acknowledgement: Acknowledgement, timeout: float) -> bool:
+    """Wait without blocking the event loop, whichever library runs it."""
+    if acknowledgement.committed:
+        return True
+    try:
+        return await acknowledgement.wait_async(timeout)
+    except RuntimeError:  # no asyncio here (trio): wait in a thread
+        import anyio.to_thread
+
+        return await anyio.to_thread.run_sync(acknowledgement.wait, timeout)
 
 
 def release_all(acknowledgements: Iterable[Acknowledgement]) -> None:

@@ -11,11 +11,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from costmw.caps.book import LimitUse
+from costmw.caps.rules import Rule
 from costmw.events import Record, UsageEvent
+
+if TYPE_CHECKING:
+    from costmw.store.caps import Answers, BalanceDifference
 
 DIMENSIONS = ("model", "provider", "operation", "status", "cost_source", "api_key_id")
 """What rows can be grouped by, beside time (`bucket`) and any tag (`tag:<key>`)."""
@@ -197,6 +202,9 @@ class Snapshot(Protocol):
     def pruned_until(self) -> datetime | None:
         """Rows that began before are dropped, and told of by sums alone; None when none are."""
 
+    def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
+        """The limits of blocking budgets that a call with these tags counts against."""
+
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of tags that rows have, sorted."""
 
@@ -229,11 +237,47 @@ class Store(Protocol):
             StoreBusy: when another process holds it too long.
         """
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[Record]) -> Answers:
         """Commit all records in one transaction; events that are there already are skipped.
+
+        Returns:
+            The reservations that were not granted, and why.
 
         Raises:
             StoreError: when nothing was committed.
+        """
+
+    def declare(self, rules: Sequence[Rule]) -> None:
+        """Say what the app's own blocking budgets are; the next transaction takes them in."""
+
+    def page_rules(self, tags: TagScope) -> Sequence[Rule]:
+        """The blocking budgets made on the page that a call with these tags counts in.
+
+        As the last transaction of this process saw them; never waits.
+        """
+
+    def expire_holds(self, now: datetime) -> int:
+        """Charge some of the holds that nobody has settled in time, each as a row of its own.
+
+        Gives how many they were.
+
+        Raises:
+            StoreError: when nothing was charged.
+        """
+
+    def keep_budget(self, rule: Rule) -> None:
+        """Make or change a blocking budget for all who write to this ledger.
+
+        Raises:
+            ConfigError: when an app's code has one of this name.
+            StoreError: when it cannot be kept.
+        """
+
+    def drop_budget(self, name: str) -> None:
+        """Take a blocking budget away; an app that has it in its code makes it anew.
+
+        Raises:
+            StoreError: when it cannot be done.
         """
 
     def roll_up(self, limit: int) -> int:
@@ -286,6 +330,20 @@ class Care(Protocol):
         """Make the rollups anew from the rows; gives how many rows were rolled up.
 
         What was pruned keeps the rollups that it has.
+
+        Raises:
+            StoreError: when it cannot be done.
+        """
+
+    def verify_balances(self) -> Sequence[BalanceDifference]:
+        """Compare what budgets say is used with the rows and holds; nothing is changed.
+
+        Raises:
+            StoreError: when the ledger cannot be read.
+        """
+
+    def rebuild_balances(self) -> None:
+        """Make anew what budgets say is used, from the rows and holds.
 
         Raises:
             StoreError: when it cannot be done.

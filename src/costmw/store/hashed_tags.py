@@ -16,9 +16,12 @@ from datetime import datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from costmw.caps.book import LimitUse
+from costmw.caps.rules import Rule
 from costmw.context import tag_value
-from costmw.events import Amendment, Record, UsageEvent
+from costmw.events import Amendment, Record, Release, Renewal, Reservation, UsageEvent
 from costmw.store.base import Found, FoundDurations, OutcomeCount, Query, Snapshot, Store, TagScope
+from costmw.store.caps import Answers
 
 PREFIX = "hashed:"
 """What a hash begins with, before its 16 hexadecimal digits."""
@@ -58,10 +61,25 @@ class TagHasher:
 
     def hashed_in(self, record: Record) -> Record:
         """The same record, with hashes in its tags."""
-        if isinstance(record, Amendment):
-            return record
-        tags = self.hashed(record.tags)
-        return record if tags is record.tags else replace(record, tags=tags)
+        match record:
+            case Amendment() | Release() | Renewal():
+                return record
+            case Reservation():
+                tags = self.hashed(record.tags)
+                return replace(record, event=replace(record.event, tags=tags))
+            case _:
+                tags = self.hashed(record.tags)
+                return record if tags is record.tags else replace(record, tags=tags)
+
+    def hashed_rule(self, rule: Rule) -> Rule:
+        """The same budget, whose tags have hashes."""
+        named = (
+            *rule.where,
+            *(tag for scope, _ in rule.limits for tag in zip(rule.keys, scope, strict=True)),
+        )
+        return rule.with_tags(
+            {(key, value): self._hash(key, value) for key, value in named if key in self._keys}
+        )
 
     def hashed_for(self, query: Query) -> Query:
         """The same question, about hashes."""
@@ -88,6 +106,7 @@ class HashedTags:
         self.url = remote.url
         self._hasher = TagHasher(keys, self.fingerprint_key)
         self._secret: bytes | None = None
+        self._declared: tuple[Rule, ...] = ()
 
     @property
     def time_zone(self) -> ZoneInfo:
@@ -98,9 +117,32 @@ class HashedTags:
         """See `Store.open`."""
         self.remote.open()
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[Record]) -> Answers:
         """Commit records with hashes; see `Store.write`. Without the secret nothing is written."""
-        self.remote.write([self._hasher.hashed_in(record) for record in records])
+        if self._declared:
+            self.remote.declare([self._hasher.hashed_rule(rule) for rule in self._declared])
+            self._declared = ()
+        return self.remote.write([self._hasher.hashed_in(record) for record in records])
+
+    def declare(self, rules: Sequence[Rule]) -> None:
+        """See `Store.declare`; they are hashed with the first records."""
+        self._declared = tuple(rules)
+
+    def page_rules(self, tags: TagScope) -> Sequence[Rule]:
+        """See `Store.page_rules`."""
+        return self.remote.page_rules(self._hasher.hashed(tags))
+
+    def expire_holds(self, now: datetime) -> int:
+        """See `Store.expire_holds`."""
+        return self.remote.expire_holds(now)
+
+    def keep_budget(self, rule: Rule) -> None:
+        """See `Store.keep_budget`."""
+        self.remote.keep_budget(self._hasher.hashed_rule(rule))
+
+    def drop_budget(self, name: str) -> None:
+        """See `Store.drop_budget`."""
+        self.remote.drop_budget(name)
 
     def roll_up(self, limit: int) -> int:
         """See `Store.roll_up`."""
@@ -174,6 +216,9 @@ class _HashedSnapshot:
 
     def pruned_until(self) -> datetime | None:
         return self._snapshot.pruned_until()
+
+    def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
+        return self._snapshot.limits(self._hasher.hashed(tags), at)
 
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         return self._snapshot.tag_keys(scope=self._hasher.hashed(scope))

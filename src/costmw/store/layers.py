@@ -6,6 +6,7 @@ from pathlib import Path
 
 from costmw.config import Config, store_from_environment
 from costmw.errors import ConfigError
+from costmw.store.alert_rows import AlertRows, KeepsAlerts
 from costmw.store.base import Store
 from costmw.store.hashed_tags import HashedTags
 
@@ -23,6 +24,12 @@ def layers_of(store: Store) -> list[Store]:
 def ledger_of(store: Store) -> Store:
     """The store that keeps the rows."""
     return layers_of(store)[-1]
+
+
+def alerts_of(store: Store) -> AlertRows | None:
+    """The alerts of a store's ledger; None for one that keeps none."""
+    ledger: object = ledger_of(store)
+    return ledger.alerts if isinstance(ledger, KeepsAlerts) else None
 
 
 def open_store(store: str | Store | None, config: Config) -> Store:

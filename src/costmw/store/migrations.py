@@ -290,6 +290,75 @@ CREATE INDEX submissions_by_tags ON submissions (tag_set_id);
 CREATE INDEX call_outcomes_by_tags ON call_outcomes (tag_set_id);
 """
 
+CAPS = """
+-- Blocking budgets: which calls count, and from when on; see costmw.caps.rules.
+CREATE TABLE budgets (
+    name TEXT PRIMARY KEY,
+    source TEXT NOT NULL,          -- code, page
+    definition TEXT NOT NULL,      -- JSON object
+    since INTEGER NOT NULL         -- microseconds since 1970, UTC
+) STRICT, WITHOUT ROWID;
+
+-- What is used up of each limit; amounts in pico-USD, as text since sums have no end.
+CREATE TABLE balances (
+    budget TEXT NOT NULL,
+    scope TEXT NOT NULL,           -- JSON array: the values of the tags that it is split by
+    period_start INTEGER NOT NULL, -- microseconds since 1970, UTC
+    spent TEXT NOT NULL,           -- what the ledger says
+    assumed TEXT NOT NULL,         -- charged for calls whose cost the ledger does not know
+    held TEXT NOT NULL,            -- what calls in flight may cost
+    PRIMARY KEY (budget, scope, period_start)
+) STRICT, WITHOUT ROWID;
+
+-- What calls in flight may cost at most.
+CREATE TABLE holds (
+    id TEXT PRIMARY KEY,           -- of the row that is to settle it
+    pico_usd INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,     -- 1 when the model has no price
+    at INTEGER NOT NULL,           -- when the call began: microseconds since 1970, UTC
+    tags TEXT NOT NULL,            -- JSON object
+    expires_at INTEGER NOT NULL,   -- microseconds since 1970, UTC
+    call TEXT NOT NULL             -- JSON object: the row that is made when nobody settles it
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX holds_by_expiry ON holds (expires_at);
+
+CREATE TABLE assumed_charges (
+    id TEXT PRIMARY KEY,           -- of the row whose cost is not known
+    pico_usd INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    tags TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+ALERTS = """
+-- What was worth an alert: each once, whoever finds it, in the order in which it is told.
+CREATE TABLE alerts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,       -- UUID, in hexadecimal digits
+    digest TEXT NOT NULL UNIQUE,   -- of kind, budget, scope, period_start and threshold
+    kind TEXT NOT NULL,            -- budget.threshold, model.new, ...
+    budget TEXT NOT NULL,          -- '' for none
+    scope TEXT NOT NULL,           -- JSON object: tags of the budget's split, or the model
+    period_start INTEGER NOT NULL, -- microseconds since 1970, UTC; 0 for all of time
+    threshold TEXT NOT NULL,       -- '' for none
+    details TEXT NOT NULL,         -- JSON object: what is told of it
+    forget_at INTEGER,             -- microseconds; nobody finds it again from then on
+    quiet INTEGER NOT NULL,        -- 1: known, and not told
+    raised_at INTEGER NOT NULL     -- microseconds
+) STRICT;
+
+-- How far each channel has them.
+CREATE TABLE alert_channels (
+    name TEXT PRIMARY KEY,
+    address TEXT NOT NULL,         -- a digest of where it leads
+    delivered_seq INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,     -- of the next one, which failed
+    retry_at INTEGER               -- microseconds; NULL: it is closed
+) STRICT, WITHOUT ROWID;
+"""
+
 
 def migrations() -> Migrations:
     """All migrations, oldest first."""
@@ -304,6 +373,14 @@ def migrations() -> Migrations:
     @steps(name="tag_sets_by_index")
     def tag_sets_by_index(db: Database) -> None:
         _run(db, TAG_SETS_BY_INDEX)
+
+    @steps(name="caps")
+    def caps(db: Database) -> None:
+        _run(db, CAPS)
+
+    @steps(name="alerts")
+    def alerts(db: Database) -> None:
+        _run(db, ALERTS)
 
     return steps
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from costmw.caps.rules import Rule
 from costmw.config import Config
 from costmw.errors import StoreError, StoreUnreachable
-from costmw.events import Record
-from costmw.store.base import Difference, Snapshot
+from costmw.events import Record, Reservation
+from costmw.store.base import Difference, Snapshot, TagScope
+from costmw.store.caps import Answers, BalanceDifference
 from costmw.store.outbox_drainer import Drainer, Remote
 from costmw.store.outbox_file import OutboxFile
 from costmw.store.record_json import encode
@@ -27,6 +30,9 @@ logger = logging.getLogger("costmw")
 
 SHARE_OF_TIMEOUT = 0.7
 """The part of `ack_timeout` that the database gets: the outbox needs some of it too."""
+
+ASK_AGAIN_AFTER = 1.0
+"""Seconds before a database that was away is asked for another reservation."""
 
 STOP_PATIENCE = 2.0
 """Seconds that closing waits for what is being sent."""
@@ -48,6 +54,7 @@ class OutboxStore:
         self._patience = config.ack_timeout * SHARE_OF_TIMEOUT
         self._drainer = Drainer(self.file, remote)
         self._outages = 0
+        self._asked_again_at = 0.0
 
     @property
     def time_zone(self) -> ZoneInfo:
@@ -67,21 +74,61 @@ class OutboxStore:
         except StoreError as error:
             logger.error("what waits from before cannot be sent: %s", error)
 
-    def write(self, records: Sequence[Record]) -> None:
-        """Commit records, here or there; see `Store.write`."""
+    def write(self, records: Sequence[Record]) -> Answers:
+        """Commit records, here or there; see `Store.write`.
+
+        Reservations never wait here: what other hosts have spent only the database knows.
+        """
         if self._is_direct():
             try:
-                self.remote.write(records, patience=self._patience)
+                return self.remote.write(records, patience=self._patience)
             except StoreError as error:
                 self._is_away(error)
+                answers = _refused(records, error)
             except Exception as error:
                 if len(records) == 1:
                     self._bury(records[0], error)
                 raise
-            else:
-                return
-        self.file.append(records)
-        self._drainer.start()
+        else:
+            answers = self._reserve(records)
+        kept = [record for record in records if not isinstance(record, Reservation)]
+        if kept:
+            self.file.append(kept)
+            self._drainer.start()
+        return answers
+
+    def _reserve(self, records: Sequence[Record]) -> Answers:
+        """Reserve while other records wait: what they cost is still held in the database."""
+        asked = [record for record in records if isinstance(record, Reservation)]
+        if not asked:
+            return {}
+        if time.monotonic() < self._asked_again_at:
+            return _refused(asked, StoreUnreachable(f"{self.url} is away"))
+        try:
+            return self.remote.write(asked, patience=self._patience)
+        except StoreError as error:
+            self._asked_again_at = time.monotonic() + ASK_AGAIN_AFTER
+            return _refused(asked, error)
+
+    def declare(self, rules: Sequence[Rule]) -> None:
+        """See `Store.declare`."""
+        self.remote.declare(rules)
+
+    def page_rules(self, tags: TagScope) -> Sequence[Rule]:
+        """See `Store.page_rules`."""
+        return self.remote.page_rules(tags)
+
+    def expire_holds(self, now: datetime) -> int:
+        """Charge holds in the database; see `Store.expire_holds`."""
+        return self.remote.expire_holds(now) if self._is_direct() else 0
+
+    def keep_budget(self, rule: Rule) -> None:
+        """See `Store.keep_budget`."""
+        self.remote.keep_budget(rule)
+
+    def drop_budget(self, name: str) -> None:
+        """See `Store.drop_budget`."""
+        self.remote.drop_budget(name)
 
     def waiting(self) -> int:
         """How many records wait on this host."""
@@ -106,6 +153,14 @@ class OutboxStore:
     def verify(self) -> Sequence[Difference]:
         """Compare the database's rollups with its rows; see `Care.verify`."""
         return self.remote.verify()
+
+    def verify_balances(self) -> Sequence[BalanceDifference]:
+        """Compare the database's balances with its rows; see `Care.verify_balances`."""
+        return self.remote.verify_balances()
+
+    def rebuild_balances(self) -> None:
+        """Make the database's balances anew; see `Care.rebuild_balances`."""
+        self.remote.rebuild_balances()
 
     def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
         """Put something else in the place of a tag's value; see `Care.forget`.
@@ -184,3 +239,7 @@ class OutboxStore:
             self._drainer.start()
         except (StoreError, TypeError) as reason:
             logger.debug("a record that cannot be stored is not kept either: %s", reason)
+
+
+def _refused(records: Sequence[Record], error: StoreError) -> Answers:
+    return {record.id: error for record in records if isinstance(record, Reservation)}

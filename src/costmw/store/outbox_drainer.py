@@ -17,6 +17,7 @@ from typing import Protocol
 from costmw.errors import StoreError
 from costmw.events import Record
 from costmw.store.base import Care, Store
+from costmw.store.caps import Answers
 from costmw.store.outbox_file import DeadLetter, OutboxFile, Waiting
 from costmw.store.record_json import decode
 
@@ -38,7 +39,7 @@ RETRY_AFTER = (0.2, 0.5, 1.0)
 class Remote(Store, Care, Protocol):
     """A store that may be away."""
 
-    def write(self, records: Sequence[Record], *, patience: float | None = None) -> None:
+    def write(self, records: Sequence[Record], *, patience: float | None = None) -> Answers:
         """Commit all records, within so many seconds; see `Store.write`."""
 
     def bury(self, letter: DeadLetter) -> None:

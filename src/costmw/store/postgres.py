@@ -13,10 +13,22 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from costmw.caps.rules import Rule
 from costmw.config import Config, zone
 from costmw.errors import MissingExtra, StoreBusy, StoreError
 from costmw.events import Record
-from costmw.store.base import Difference
+from costmw.store.alert_rows import AlertRows
+from costmw.store.base import Difference, TagScope
+from costmw.store.caps import (
+    Answers,
+    Applied,
+    BalanceDifference,
+    Caps,
+    differences,
+    expired,
+    read_epoch,
+)
+from costmw.store.claims import Execute
 from costmw.store.outbox_file import DeadLetter
 
 try:
@@ -26,13 +38,15 @@ except ImportError as error:
     raise MissingExtra(package="psycopg", extra="postgres") from error
 
 from costmw.store import postgres_care as care
+from costmw.store.postgres_caps import PostgresLedger
 from costmw.store.postgres_errors import TRY_AGAIN, translated
 from costmw.store.postgres_forget import forget_value
+from costmw.store.postgres_partitions import take_turn
 from costmw.store.postgres_read import PostgresSnapshot
 from costmw.store.postgres_readers import Readers
 from costmw.store.postgres_schema import is_migrated, migrate, refuse_other_encodings
 from costmw.store.postgres_settings import fingerprint_key, setting, settle_time_zone
-from costmw.store.postgres_sql import storable
+from costmw.store.postgres_sql import clock, executing, storable
 from costmw.store.postgres_url import address_of
 from costmw.store.postgres_watch import Watch
 from costmw.store.postgres_write import BatchWriter
@@ -68,6 +82,7 @@ class PostgresStore:
         self._connection: psycopg.Connection | None = None
         self._writer: BatchWriter | None = None
         self._turn = threading.Lock()
+        self._caps = Caps()
         self._watch = Watch()
         self._readers = Readers(self._address.conninfo, self.url, self._connect, self._configure)
 
@@ -89,22 +104,61 @@ class PostgresStore:
             )
             writer.partitions.make_for(connection, ())
 
-    def write(self, records: Sequence[Record], *, patience: float | None = None) -> None:
+    def write(self, records: Sequence[Record], *, patience: float | None = None) -> Answers:
         """Commit records in one transaction, within `patience` seconds; see `Store.write`."""
+        applied = self._write(records, patience)
+        if applied.late:
+            self._write(applied.late, patience)
+        return applied.refusals
+
+    def _write(self, records: Sequence[Record], patience: float | None) -> Applied:
         if not records:
-            return
+            return Applied()
         for left in reversed(range(TRIES)):
             try:
                 with self._writing(patience) as (connection, writer):
                     try:
-                        writer.write(connection, records)
+                        return writer.write(connection, records)
                     except TRY_AGAIN as error:
                         raise _GotInTheWay from error
             except _GotInTheWay as error:
                 if not left:
                     raise StoreBusy(f"{self.url}: others are always quicker") from error.__cause__
-            else:
-                return
+        raise AssertionError("the last try gives or raises")
+
+    def declare(self, rules: Sequence[Rule]) -> None:
+        """Say what the app's own blocking budgets are; see `Store.declare`."""
+        self._caps.declare(rules)
+
+    def page_rules(self, tags: TagScope) -> Sequence[Rule]:
+        """The budgets of the page that a call counts in; see `Store.page_rules`."""
+        return self._caps.page_rules(tags)
+
+    def expire_holds(self, now: datetime) -> int:
+        """Charge holds that nobody has settled in time; see `Store.expire_holds`."""
+        with self._writing() as (connection, _):
+            rows = expired(PostgresLedger(connection, self.time_zone, self.url), now)
+        if rows:
+            self.write(rows)
+        return len(rows)
+
+    def keep_budget(self, rule: Rule) -> None:
+        """Make or change a budget of the page; see `Store.keep_budget`."""
+        with self._changing_budgets() as ledger:
+            self._caps.keep(ledger, rule)
+
+    def drop_budget(self, name: str) -> None:
+        """Take a budget away; see `Store.drop_budget`."""
+        with self._changing_budgets() as ledger:
+            self._caps.drop(ledger, name)
+
+    @contextmanager
+    def _changing_budgets(self) -> Iterator[PostgresLedger]:
+        with self._writing() as (connection, _), connection.transaction():
+            take_turn(connection)
+            ledger = PostgresLedger(connection, self.time_zone, self.url)
+            self._caps.heed(ledger, read_epoch(ledger), self.time_zone)
+            yield ledger
 
     def roll_up(self, limit: int) -> int:
         """Nothing is left to do: the rollups change with the rows."""
@@ -157,6 +211,16 @@ class PostgresStore:
         with self.snapshot() as snapshot:
             return list(care.differences(snapshot.replay(), snapshot.pruned_until()))
 
+    def verify_balances(self) -> list[BalanceDifference]:
+        """Compare balances with rows and holds; see `Care.verify_balances`."""
+        with self.snapshot() as snapshot:
+            return differences(snapshot, snapshot.rules(), self._caps.now())
+
+    def rebuild_balances(self) -> None:
+        """Make balances anew; see `Care.rebuild_balances`."""
+        with self._changing_budgets() as ledger:
+            self._caps.rebuild(ledger)
+
     def rebuild(self) -> int:
         """Mend the rollups by the rows, a day at a time, while others write; see `Care.rebuild`."""
         replayed = 0
@@ -206,6 +270,25 @@ class PostgresStore:
                 "VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
                 (letter.id, letter.kind, letter.record, reason, letter.failed_at),
             )
+
+    @property
+    def alerts(self) -> AlertRows:
+        """The alerts of this ledger, apart from the connection that calls are written on."""
+        return AlertRows(self._executing, clock)
+
+    @contextmanager
+    def _executing(self) -> Iterator[Execute]:
+        if self._zone is None:
+            self.open()
+        with (
+            self._readers.one() as connection,
+            self._readers.gate.inside(),
+            translated(self.url),
+            connection.transaction(),
+        ):
+            # One at a time: what is committed later has the higher position.
+            connection.execute("LOCK TABLE alerts IN SHARE ROW EXCLUSIVE MODE")
+            yield executing(connection)
 
     def close(self) -> None:
         """Close all connections that nobody uses."""
@@ -260,7 +343,8 @@ class PostgresStore:
                     migrate(connection, self._address.schema, self.url)
                     wanted = self._config.time_zone
                     self._zone = settle_time_zone(connection, wanted, self.url)
-                    writer = BatchWriter(self._zone)
+                    writer = BatchWriter(self._zone, self._caps, self.url)
+                    self._caps.forget()
                     writer.partitions.load(connection)
             except BaseException:
                 connection.close()

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from costmw.events import Amendment, Outcome, Record, Submission, UsageEvent
+from costmw.store.caps import Written
 from costmw.store.interned import InternedRow
 from costmw.store.postgres_intern import Wanted
 from costmw.store.sqlite_sql import micros
@@ -61,6 +62,15 @@ class Batch:
     call_kinds: dict[UUID, InternedRow] = field(default_factory=dict)
     placed: list[Placed] = field(default_factory=list)
     counted_in_request: list[tuple[str, str]] = field(default_factory=list)
+    budgets_epoch: str = ""
+
+    def written(self) -> Written:
+        """What of it is new, as far as balances go by it."""
+        return Written(
+            new=[placed.event for placed in self.placed],
+            known=[event for event in self.events if event.id in self.known_ids],
+            amendments=self.amendments,
+        )
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import Connection
 
+from costmw.store.caps import EPOCH as BUDGETS_EPOCH
 from costmw.store.postgres_batch import DATED_WITHIN, Asked, Batch, moment_of
 from costmw.store.postgres_epoch import EPOCH
 from costmw.store.postgres_insert import insert_submissions
@@ -31,6 +32,8 @@ _KNOWN_UNDATED = "SELECT id FROM undated_ids WHERE id = ANY($1::uuid[])"
 _KNOWN_AMENDMENTS = "SELECT id FROM amendments WHERE id = ANY($1::uuid[])"
 
 _WIDE_KEYS = "SELECT id, value_count FROM facet_keys WHERE value_count > $1"
+
+_BUDGETS_EPOCH = "SELECT value FROM settings WHERE key = $1"
 
 _NEW_OUTCOMES = """
 INSERT INTO counted_outcomes (id) SELECT * FROM unnest($1::uuid[])
@@ -77,8 +80,10 @@ def look(connection: Connection, interner: Interner, batch: Batch) -> bool:
             else None
         )
         widths = connection.execute(_WIDE_KEYS, (PAIRED_VALUES,))
+        budgets = connection.execute(_BUDGETS_EPOCH, (BUDGETS_EPOCH,))
     if not interner.heed_epoch(epoch.fetchall()[0][0]):
         return False
+    batch.budgets_epoch = "".join(row[0] for row in budgets.fetchall())
     interner.heed_widths(dict(widths.fetchall()))
     batch.known_ids = {found[0] for cursor in known for found in cursor.fetchall()}
     if submissions is not None:

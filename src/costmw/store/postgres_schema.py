@@ -283,7 +283,76 @@ CROSS JOIN LATERAL (
 ) c;
 """
 
-MIGRATIONS = {"ledger": LEDGER}
+CAPS = """
+-- Blocking budgets: which calls count, and from when on; see costmw.caps.rules.
+CREATE TABLE budgets (
+    name text COLLATE "C" PRIMARY KEY,
+    source text NOT NULL,          -- code, page
+    definition text NOT NULL,      -- JSON object
+    since bigint NOT NULL          -- microseconds since 1970, UTC
+);
+
+-- What is used up of each limit; amounts in pico-USD, as text since sums have no end.
+CREATE TABLE balances (
+    budget text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,   -- JSON array: the values of the tags that it is split by
+    period_start bigint NOT NULL,      -- microseconds since 1970, UTC
+    spent text NOT NULL,               -- what the ledger says
+    assumed text NOT NULL,             -- charged for calls whose cost the ledger does not know
+    held text NOT NULL,                -- what calls in flight may cost
+    PRIMARY KEY (budget, scope, period_start)
+) WITH (fillfactor = 50);
+
+-- What calls in flight may cost at most.
+CREATE TABLE holds (
+    id text COLLATE "C" PRIMARY KEY,   -- of the row that is to settle it
+    pico_usd bigint NOT NULL,
+    unpriced smallint NOT NULL,        -- 1 when the model has no price
+    at bigint NOT NULL,                -- when the call began: microseconds since 1970, UTC
+    tags text NOT NULL,                -- JSON object
+    expires_at bigint NOT NULL,        -- microseconds since 1970, UTC
+    call text NOT NULL                 -- JSON object: the row that is made when nobody settles it
+);
+
+CREATE INDEX holds_by_expiry ON holds (expires_at);
+
+CREATE TABLE assumed_charges (
+    id text COLLATE "C" PRIMARY KEY,   -- of the row whose cost is not known
+    pico_usd bigint NOT NULL,
+    unpriced smallint NOT NULL,
+    at bigint NOT NULL,
+    tags text NOT NULL
+);
+"""
+
+ALERTS = """
+-- What was worth an alert: each once, whoever finds it, in the order in which it is told.
+CREATE TABLE alerts (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id text NOT NULL UNIQUE,                   -- UUID, in hexadecimal digits
+    digest text NOT NULL UNIQUE,               -- of kind, budget, scope, period_start, threshold
+    kind text NOT NULL,                        -- budget.threshold, model.new, ...
+    budget text NOT NULL,                      -- '' for none
+    scope text NOT NULL,                       -- JSON object: tags of the split, or the model
+    period_start bigint NOT NULL,              -- microseconds since 1970, UTC; 0: all of time
+    threshold text NOT NULL,                   -- '' for none
+    details text NOT NULL,                     -- JSON object: what is told of it
+    forget_at bigint,                          -- microseconds; nobody finds it again then
+    quiet smallint NOT NULL,                   -- 1: known, and not told
+    raised_at bigint NOT NULL                  -- microseconds
+);
+
+-- How far each channel has them.
+CREATE TABLE alert_channels (
+    name text COLLATE "C" PRIMARY KEY,
+    address text NOT NULL,                     -- a digest of where it leads
+    delivered_seq bigint NOT NULL,
+    attempts bigint NOT NULL,                  -- of the next one, which failed
+    retry_at bigint                            -- microseconds; NULL: it is closed
+);
+"""
+
+MIGRATIONS = {"ledger": LEDGER, "caps": CAPS, "alerts": ALERTS}
 """Name to statements, oldest first."""
 
 _APPLIED = "costmw_migrations"

@@ -7,8 +7,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg import Connection
+
+from costmw.store.claims import Execute
 from costmw.store.rollup_plan import Range
 from costmw.store.sql import Sql
+
+
+def executing(connection: Connection) -> Execute:
+    """Runs statements that are the same for every database."""
+
+    def execute(text: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        sql = PostgresSql()
+        sql.add(text, *values)
+        cursor = connection.execute(*sql.statement())
+        return cursor.fetchall() if cursor.description else []
+
+    return execute
+
+
+def clock(execute: Execute) -> float:
+    """Seconds since 1970 by the server's clock, which all hosts have in common."""
+    ((seconds,),) = execute("SELECT extract(epoch FROM clock_timestamp())::float8", ())
+    return float(seconds)
 
 
 class PostgresSql(Sql):

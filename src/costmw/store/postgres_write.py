@@ -15,8 +15,10 @@ from zoneinfo import ZoneInfo
 from psycopg import Connection
 
 from costmw.events import Amendment, Record
+from costmw.store.caps import Applied, Caps
 from costmw.store.interned import InternedRow, call_kind_of
 from costmw.store.postgres_batch import Asked, Batch, Placed
+from costmw.store.postgres_caps import PostgresLedger
 from costmw.store.postgres_insert import add_cells, insert
 from costmw.store.postgres_intern import Interner, Wanted
 from costmw.store.postgres_look import look
@@ -38,16 +40,20 @@ WHERE e.id = ANY($1::uuid[])
 class BatchWriter:
     """Writes batches on one connection; remembers the ids of what it has interned."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
+    def __init__(self, zone: ZoneInfo, caps: Caps, shown: str) -> None:
         self.partitions = Partitions(zone)
+        self._zone = zone
+        self._caps = caps
+        self._shown = shown
         self._interner = Interner()
         self._buckets = Buckets(zone)
 
     def forget_ids(self) -> None:
         """Forget ids that were handed out in a transaction that is undone."""
         self._interner.forget()
+        self._caps.forget()
 
-    def write(self, connection: Connection, records: Sequence[Record]) -> None:
+    def write(self, connection: Connection, records: Sequence[Record]) -> Applied:
         """Commit records; those that are there already are skipped."""
         batch = Batch.of(records)
         self.partitions.make_for(connection, (event.created_at for event in batch.events))
@@ -58,10 +64,19 @@ class BatchWriter:
         cells = Cells(self._buckets)
         self._place_events(connection, batch)
         self._roll_up(connection, batch, cells)
+        ledger = PostgresLedger(connection, self._zone, self._shown)
+        # Before anything is written: a budget that is new starts from what the ledger says.
+        counts = self._caps.heed(ledger, batch.budgets_epoch, self._zone)
         with connection.pipeline():
             insert(connection, self._interner, batch)
             add_cells(connection, cells)
-            connection.execute("COMMIT")
+            if not counts:
+                connection.execute("COMMIT")
+        if not counts:
+            return Applied()
+        applied = self._caps.apply(ledger, records, batch.written())
+        connection.execute("COMMIT")
+        return applied
 
     def intern_kinds(
         self, connection: Connection, kinds: Collection[tuple[InternedRow, str, str]]

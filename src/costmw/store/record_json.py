@@ -9,13 +9,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from costmw.events import Amendment, Outcome, Price, Record, Submission, Usage, UsageEvent
+from costmw.events import (
+    Amendment,
+    Outcome,
+    Price,
+    Record,
+    Release,
+    Renewal,
+    Submission,
+    Usage,
+    UsageEvent,
+)
 
 KINDS: dict[str, type[Record]] = {
     "event": UsageEvent,
     "amendment": Amendment,
     "submission": Submission,
     "outcome": Outcome,
+    "release": Release,
+    "renewal": Renewal,
 }
 """What a record is, as it is told beside its JSON."""
 
@@ -28,6 +40,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "request_id": UUID,
     "created_at": datetime.fromisoformat,
     "at": datetime.fromisoformat,
+    "expires_at": datetime.fromisoformat,
+    "as_id": UUID,
     "usage": lambda said: Usage(**said),
     "price": lambda said: Price(**said),
 }
@@ -40,6 +54,13 @@ def encode(record: Record) -> tuple[str, str]:
         TypeError: when there is something in it that is no value of a record.
     """
     return _NAMES[type(record)], json.dumps(_said(record), default=_plain)
+
+
+def encode_row(event: UsageEvent) -> str:
+    """The JSON of a row without its tags, which are kept beside it."""
+    said = _said(event)
+    said["tags"] = {}
+    return json.dumps(said, default=_plain)
 
 
 def decode(kind: str, text: str) -> Record:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
+from costmw.caps.book import Balance, LimitUse
+from costmw.caps.rules import Rules
 from costmw.periods import day_start, day_stop
 from costmw.store.base import (
     DurationCounts,
@@ -22,6 +24,7 @@ from costmw.store.base import (
     TagScope,
     Totals,
 )
+from costmw.store.caps import read_balances, read_rules
 from costmw.store.cell_durations import rolled_up_durations
 from costmw.store.cell_totals import rolled_up
 from costmw.store.event_rows import EVENT_COLUMNS
@@ -106,6 +109,25 @@ class LedgerSnapshot(ABC):
                 add_row_durations(self.sql, self._rows, groups, query, planned.rolled, done[0])
             add_row_durations(self.sql, self._rows, groups, query, planned.rows)
         return FoundDurations({k: v for k, v in groups.items() if v != DurationCounts()}, from_rows)
+
+    def ask(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        """Run a statement that both databases understand; `?` is where a value goes."""
+        put = self.sql()
+        put.add(sql, *values)
+        return self._rows(*put.statement())
+
+    def rules(self) -> Rules:
+        """The blocking budgets of the ledger."""
+        return Rules(read_rules(self), self._zone)
+
+    def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
+        """The limits that a call with these tags counts against."""
+        rules = self.rules()
+        places = list(rules.places_of(tags, at))
+        balances = read_balances(self, [key for _, key in places])
+        return [
+            LimitUse(rule, key, balances.get(key, Balance()), rules.zone) for rule, key in places
+        ]
 
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of all tags, sorted."""

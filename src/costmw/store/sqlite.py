@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -18,15 +19,29 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from costmw.caps.rules import Rule
 from costmw.config import Config, zone
 from costmw.errors import ConfigError, StoreBusy, StoreError
 from costmw.events import Outcome, Record
 from costmw.periods import day_start
 from costmw.store import sqlite_care as care
-from costmw.store.base import Difference
+from costmw.store.alert_rows import AlertRows
+from costmw.store.base import Difference, TagScope
+from costmw.store.caps import (
+    HOLDING,
+    Answers,
+    Applied,
+    BalanceDifference,
+    Caps,
+    differences,
+    expired,
+    read_epoch,
+)
+from costmw.store.claims import Execute, claim
 from costmw.store.fork_gate import ForkGate
 from costmw.store.greenlets import in_a_thread
 from costmw.store.mounts import is_network, mount_of
+from costmw.store.sqlite_caps import SqliteLedger
 from costmw.store.sqlite_epoch import epoch
 from costmw.store.sqlite_errors import advice, is_busy, is_damage, is_full, is_of_a_record
 from costmw.store.sqlite_file import beside, mark_of
@@ -39,7 +54,7 @@ from costmw.store.sqlite_read import SqliteSnapshot
 from costmw.store.sqlite_recovery import sources
 from costmw.store.sqlite_rescue import Rescuer
 from costmw.store.sqlite_rollups import Roller
-from costmw.store.sqlite_sql import from_micros, micros
+from costmw.store.sqlite_sql import executing, from_micros, micros
 from costmw.store.sqlite_write import RecordInserter
 from costmw.store.turns import Turns
 
@@ -95,6 +110,7 @@ class SqliteStore:
         )
         self._key = Key(beside(self.path, ".key"))
         self._inserter = RecordInserter()
+        self._caps = Caps()
         self._roller: Roller | None = None
         self._epoch: int | None = None
         self._used: sqlite3.Connection | None = None
@@ -124,19 +140,65 @@ class SqliteStore:
                 connection.execute, "DELETE FROM submissions WHERE created_at < ?", (outdated,)
             )
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[Record]) -> Answers:
         """Commit records in one transaction; see `Store.write`."""
+        applied = self._write(records)
+        if applied.late:
+            self._write(applied.late)
+        return applied.refusals
+
+    def _write(self, records: Sequence[Record]) -> Applied:
         with self._translated_for_writing(), self._turns.mine():
             for _ in range(REPLACED_AT_MOST):
                 with self._committed() as connection:
-                    self._inserter.insert(connection, records)
+                    applied = self._insert(connection, records)
                 if self._place.is_in_place():
-                    return
+                    return applied
                 # Committed to what is not the store's file any more: once more, to that.
                 self._connected()
                 if self._place.brought_over:  # events are there once, counters add up
                     records = [r for r in records if not isinstance(r, Outcome)]
         raise StoreError(f"{self.path} is replaced again and again")
+
+    def _insert(self, connection: sqlite3.Connection, records: Sequence[Record]) -> Applied:
+        ledger = SqliteLedger(connection, self.time_zone)
+        if not self._heed_budgets(ledger):
+            self._inserter.insert(connection, records)
+            return Applied()
+        written = ledger.to_be_written(records)
+        self._inserter.insert(connection, [r for r in records if not isinstance(r, HOLDING)])
+        return self._caps.apply(ledger, records, written)
+
+    def _heed_budgets(self, ledger: SqliteLedger) -> bool:
+        return self._caps.heed(ledger, read_epoch(ledger), self.time_zone)
+
+    def declare(self, rules: Sequence[Rule]) -> None:
+        """Say what the app's own blocking budgets are; see `Store.declare`."""
+        self._caps.declare(rules)
+
+    def page_rules(self, tags: TagScope) -> Sequence[Rule]:
+        """The budgets of the page that a call counts in; see `Store.page_rules`."""
+        return self._caps.page_rules(tags)
+
+    def expire_holds(self, now: datetime) -> int:
+        """Charge holds that nobody has settled in time; see `Store.expire_holds`."""
+        with self._translated_for_writing(), self._turns.mine():
+            rows = expired(SqliteLedger(self._connected(), self.time_zone), now)
+        if rows:
+            self.write(rows)
+        return len(rows)
+
+    def keep_budget(self, rule: Rule) -> None:
+        """Make or change a budget of the page; see `Store.keep_budget`."""
+        with self._transaction() as connection:
+            ledger = SqliteLedger(connection, self.time_zone)
+            self._heed_budgets(ledger)
+            self._caps.keep(ledger, rule)
+
+    def drop_budget(self, name: str) -> None:
+        """Take a budget away; see `Store.drop_budget`."""
+        with self._transaction() as connection:
+            self._caps.drop(SqliteLedger(connection, self.time_zone), name)
 
     def roll_up(self, limit: int) -> int:
         """Roll up what is new; see `Store.roll_up`."""
@@ -189,6 +251,7 @@ class SqliteStore:
         self._inserter.forget_ids()
         if self._roller is not None:
             self._roller.forget_ids()
+        self._caps.forget()
 
     def _refuse_while_recovering(self, connection: sqlite3.Connection) -> None:
         if sources(connection):
@@ -227,7 +290,17 @@ class SqliteStore:
     def claim(self, task: str, owner: str, seconds: float) -> bool:
         """Have a task for so long, among all processes; False while another owner has it."""
         with self._transaction() as connection:
-            return care.claim(connection, task, owner, seconds)
+            return claim(executing(connection), task, owner, seconds, time.time())
+
+    @property
+    def alerts(self) -> AlertRows:
+        """The alerts of this ledger; nobody else writes while they change."""
+        return AlertRows(self._executing, lambda _: time.time())
+
+    @contextmanager
+    def _executing(self) -> Iterator[Execute]:
+        with self._transaction() as connection:
+            yield executing(connection)
 
     def rebuild(self) -> int:
         """Make the rollups anew from the rows; gives how many were rolled up.
@@ -252,6 +325,18 @@ class SqliteStore:
         with self._translated(), self._reader() as connection, self._gate.inside():
             connection.execute("BEGIN")
             return list(care.differences(connection, self.time_zone))
+
+    def verify_balances(self) -> list[BalanceDifference]:
+        """Compare balances with rows and holds; see `Care.verify_balances`."""
+        with self.snapshot() as snapshot:
+            return differences(snapshot, snapshot.rules(), self._caps.now())
+
+    def rebuild_balances(self) -> None:
+        """Make balances anew; see `Care.rebuild_balances`."""
+        with self._transaction() as connection:
+            ledger = SqliteLedger(connection, self.time_zone)
+            self._heed_budgets(ledger)
+            self._caps.rebuild(ledger)
 
     def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
         """Put something else in the place of a tag's value; gives how many tag sets had it."""
@@ -394,6 +479,7 @@ class SqliteStore:
             self._used = connection
             assert self._place.zone is not None  # known with the connection
             self._inserter.forget_ids()
+            self._caps.forget()
             self._roller = Roller(self._place.zone)
             self._epoch = None
         return connection

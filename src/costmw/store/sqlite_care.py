@@ -6,9 +6,7 @@ dropped in slices, so that calls are recorded meanwhile.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -23,9 +21,6 @@ from costmw.store.sqlite_sql import micros
 
 DROPPED_AT_ONCE = 1_000
 """Rows that are dropped in one transaction."""
-
-LONGEST_CLAIM = 3_600.0
-"""Seconds for which a task can be claimed."""
 
 _PRUNED = "pruned_until"
 _MINUTE = 60_000_000
@@ -83,22 +78,6 @@ def _drop_unused(connection: sqlite3.Connection, tag_set_ids: Iterable[int]) -> 
         connection.executemany("DELETE FROM tags WHERE tag_set_id = ?", unused)
         connection.executemany("DELETE FROM tag_sets WHERE id = ?", unused)
         begin_epoch(connection)
-
-
-def claim(connection: sqlite3.Connection, task: str, owner: str, seconds: float) -> bool:
-    """Write down that a task is an owner's for so long; False while it is another's."""
-    key, now = f"claim:{task}", time.time()
-    found = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
-    if found:
-        other, until = json.loads(found[0])
-        # A clock that was put back does not keep a task from everyone.
-        if other != owner and now < until < now + LONGEST_CLAIM:
-            return False
-    connection.execute(
-        "INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)",
-        (key, json.dumps([owner, now + seconds])),
-    )
-    return True
 
 
 def forget_rollups(connection: sqlite3.Connection) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from costmw.store.claims import Execute
 from costmw.store.rollup_plan import Range
 from costmw.store.sql import COUNTS, Sql
 
@@ -20,6 +22,11 @@ def micros(moment: datetime) -> int:
 def from_micros(moment: int) -> datetime:
     """The moment of so many microseconds since 1970, in UTC."""
     return EPOCH + moment * MICROSECOND
+
+
+def executing(connection: sqlite3.Connection) -> Execute:
+    """Runs statements that are the same for every database."""
+    return lambda sql, values: connection.execute(sql, values).fetchall()
 
 
 class SqliteSql(Sql):

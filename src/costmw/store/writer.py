@@ -16,18 +16,21 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from costmw.errors import StoreError
-from costmw.events import Record
+from costmw.events import Record, Reservation
 from costmw.store.acknowledgement import Acknowledgement, release_all
 from costmw.store.greenlets import MadeLate
+from costmw.store.hold_keeper import Holder, HoldKeeper
 from costmw.store.retention import Retention
 
 if TYPE_CHECKING:
     from costmw.config import Config
     from costmw.store.base import Store
+    from costmw.store.caps import Answers
 
 logger = logging.getLogger("costmw")
 
@@ -72,6 +75,8 @@ class Writer:
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
         self._config = config
+        self.holder: Holder | None = None
+        """Who has calls in flight, for which something is held."""
         self.counts = WriterCounts()
         self._make_locks()
         with _forking:
@@ -85,6 +90,13 @@ class Writer:
         self._closing = 0
         self._behind = 0
         self._retention = Retention(self._store, self._config.keep_days)
+        self._keeper: HoldKeeper | None = None
+
+    def keep_holds(self, holder: Holder) -> None:
+        """Keep an eye on holds from now on, even while nothing is written."""
+        self.holder = holder
+        with self._wanted:
+            self._start()
 
     @property
     def waiting(self) -> int:
@@ -188,7 +200,7 @@ class Writer:
         while True:
             with self._wanted:
                 while not self.waiting and not self._closing and not self._behind:
-                    if not (due_in := self._retention.due_in()):
+                    if not (due_in := self._due_in()):
                         break
                     # Not for ever: what a finalizer submits between these lines wakes nobody.
                     self._wanted.wait(min(due_in, 1.0))
@@ -200,8 +212,22 @@ class Writer:
                     return
             failed = 0 if self._commit() else failed + 1
             if not failed:
+                self._keep_holds()
                 self._roll_up()
                 self._drop_old_rows()
+
+    def _due_in(self) -> float:
+        """Seconds until something is to be done though nothing was handed in."""
+        if self.holder is not None and self._keeper is None:
+            self._keeper = HoldKeeper(self._store, self.holder, self._config.hold_ttl)
+        kept_in = self._keeper.due_in() if self._keeper is not None else None
+        due_in = self._retention.due_in()
+        return due_in if kept_in is None else min(due_in, kept_in)
+
+    def _keep_holds(self) -> None:
+        if self._keeper is not None and self._keeper.due_in() == 0:
+            with self._writing:
+                self._keeper.work()
 
     def _roll_up(self) -> None:
         """Roll up what was committed: bit by bit while nothing waits, much at once otherwise."""
@@ -253,7 +279,7 @@ class Writer:
             while self._in_hand:
                 part = self._in_hand[:size]
                 try:
-                    self._store.write([record for record, _ in part])
+                    answers = self._store.write([record for record, _ in part])
                 except StoreError as error:
                     self._failed(error)
                     return False
@@ -262,13 +288,18 @@ class Writer:
                         size = len(part) // 2
                         continue
                     self._rejected(error)
+                    part[0][1].refusal = error
                 else:
+                    if answers:
+                        _tell(part, answers)
                     self.counts.committed += len(part)
                     self._behind += len(part)
                 size *= 2
                 with self._wanted:
                     del self._in_hand[: len(part)]
                 release_all(acknowledgement for _, acknowledgement in part)
+                if self.holder is not None:
+                    self.holder.ring()
         return True
 
     def _rejected(self, error: Exception) -> None:
@@ -311,6 +342,12 @@ class Writer:
         self._make_locks()
         self.counts = WriterCounts()
         self._store.after_fork_in_child()
+
+
+def _tell(part: Iterable[tuple[Record, Acknowledgement]], answers: Answers) -> None:
+    for record, acknowledgement in part:
+        if isinstance(record, Reservation):
+            acknowledgement.refusal = answers.get(record.id)
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costmw.capture.clients.aiohttp_stream import ContentTee
@@ -23,7 +23,9 @@ from costmw.capture.clients.base import (
     is_retry,
     possibly_billed,
 )
+from costmw.capture.clients.request_body import ChangedBody
 from costmw.capture.clients.urls import host_and_port, host_of, lower_names, url_request
+from costmw.errors import BudgetExceeded
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -82,12 +84,17 @@ async def _request(
     url: Any,
     options: Mapping[str, Any],
 ) -> Any:
-    call, sent, retry = _prepare(capture, session, method, url, options)
-    if call is None:
+    prepared = _prepare(capture, session, method, url, options)
+    if prepared is None:
         return await original(method, url, **options)
+    call, retry = prepared.call, is_retry(prepared.headers)
+    try:
+        await call.areserve()
+    except BudgetExceeded as refusal:
+        raise capture.refusal(call, refusal, prepared.headers) from None
     try:
         with followed(LOW, session):
-            response = await original(method, url, **sent)
+            response = await original(method, url, **prepared.options)
     except BaseException as error:
         capture.failed(call, possibly_billed=possibly_billed(error), retry=retry)
         raise
@@ -101,30 +108,42 @@ async def _request(
         else:
             encoding = "" if _decodes(session, options) else headers.get("content-encoding", "")
             tee = ContentTee(response.content, call, capture.reader(call, headers, encoding))
-            capture.follow(tee, headers, hide=None if sent is options else "")
+            capture.follow(tee, headers, hide="" if prepared.asks_usage else None)
             response.content = tee
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a response")
     return response
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A call that has started: the request's headers, and the options to send it with."""
+
+    call: Call
+    headers: Mapping[str, str]
+    options: Mapping[str, Any]
+    asks_usage: bool = False
+
+
 def _prepare(
     capture: Capture, session: Any, method: str, url: Any, options: Mapping[str, Any]
-) -> tuple[Call | None, Mapping[str, Any], bool]:
-    """Start a call, give the options to send with, and whether this is a retry."""
+) -> _Prepared | None:
+    """Start a call; None where there is none, or whatever goes wrong: it is sent as it is."""
     try:
         if not _watches(capture, session, url) or followed.already(LOW, session):
-            return None, options, False
+            return None
         request = _http_request(session, method, url, options)
-        retry = is_retry(request.headers)
         call = capture.begin(request)
         if call is None:
-            return None, options, retry
-        content = capture.content_with_usage_asked(call, request)
-        return call, options if content is None else _replaced(options, content), retry
+            return None
+        changed = capture.body_to_send(call, request, streamed=True)
+        if changed is None:
+            return _Prepared(call, request.headers, options)
+        sent = _replaced(options, changed)
+        return _Prepared(call, request.headers, sent, changed.asks_usage)
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
-        return None, options, False
+        return None
 
 
 def _watches(capture: Capture, session: Any, url: Any) -> bool:
@@ -166,16 +185,18 @@ def _content(session: Any, options: Mapping[str, Any]) -> bytes | str | None:
     return bytes(data) if isinstance(data, bytearray | memoryview) else data
 
 
-def _replaced(options: Mapping[str, Any], content: bytes) -> Mapping[str, Any]:
-    """The same request with another body, and an answer in bytes that are not compressed."""
+def _replaced(options: Mapping[str, Any], changed: ChangedBody) -> Mapping[str, Any]:
+    """The same request with another body; a chunk is hidden in bytes that are not compressed."""
     given = options.get("headers") or {}
+    written = {"content-length", "accept-encoding"} if changed.asks_usage else {"content-length"}
     headers = [
         (name, value)
         for name, value in (given.items() if hasattr(given, "items") else given)
-        if str(name).lower() not in ("accept-encoding", "content-length")
+        if str(name).lower() not in written
     ]
     names = {str(name).lower() for name, _ in headers}
     if options.get("json") is not None and "content-type" not in names:
         headers.append(("Content-Type", "application/json"))
-    headers.append(("Accept-Encoding", "identity"))
-    return {**options, "json": None, "data": content, "headers": headers}
+    if changed.asks_usage:
+        headers.append(("Accept-Encoding", "identity"))
+    return {**options, "json": None, "data": changed.content, "headers": headers}

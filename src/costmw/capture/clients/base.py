@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic_core import from_json
 
-from costmw.capture.hiding import UsageChunkHider, with_usage_asked
+from costmw.capture.clients.request_body import ChangedBody, changed_body
+from costmw.capture.clients.sdk_errors import sdk_error
+from costmw.capture.hiding import UsageChunkHider
 from costmw.capture.reading import BodyReader, read_body
+from costmw.capture.reserving import Request
+from costmw.errors import BudgetExceeded
 from costmw.providers import registry
 from costmw.providers.base import Reading
 from costmw.providers.registry import Api, Provider
@@ -103,25 +107,44 @@ class Capture:
             api_key_of(request.headers, request.params),
             request_bytes=request.size,
             request_usage=read_request(request.body) if read_request else None,
+            body=request.body,
         )
 
-    def content_with_usage_asked(self, call: Call, request: HttpRequest) -> bytes | None:
-        """The body of a request that asks for usage; None where it is to stay as it is.
+    def body_to_send(
+        self, call: Call, request: HttpRequest, *, streamed: bool
+    ) -> ChangedBody | None:
+        """What to send in place of the request's body; None where it is to stay as it is.
 
-        It is changed only where a stream has no usage otherwise, and then the extra
-        chunk has to be hidden from bytes that are not compressed.
+        It is given the limit on its answer that budgets want of requests without one, and
+        asked for the usage of a stream that has none otherwise. `streamed` says that the
+        answer is read as it comes: only then can the extra chunk be taken out again.
         """
-        match = call.start.match
-        if not (
-            self.include_usage
-            and match.format.include_usage
-            and request.content
-            and request.body
-            and not _is_signed(request.headers)
-            and _takes_stream_usage(match.provider, request.params)
-        ):
+        content, match = request.content, call.start.match
+        if content is None or not _can_be_changed(request):
             return None
-        return with_usage_asked(request.content, request.body)
+        changed = changed_body(
+            content,
+            request.body,
+            match,
+            output_limit=call.output_limit,
+            ask_usage=streamed
+            and self.include_usage
+            and match.format.include_usage
+            and _takes_stream_usage(match.provider, request.params),
+        )
+        if changed is not None:
+            call.request = Request(changed.body, len(changed.content))
+        return changed
+
+    def refusal(
+        self, call: Call, refusal: BudgetExceeded, headers: Mapping[str, str]
+    ) -> BudgetExceeded:
+        """What to raise for a refusal: an error of the SDK too, which `headers` tell."""
+        try:
+            return sdk_error(refusal, headers, call.start.match.format.api)
+        except Exception as error:  # noqa: BLE001 - the refusal itself is what matters
+            self.meter.fault(error, "a refusal")
+            return refusal
 
     def answered(
         self, call: Call, status: int, headers: Mapping[str, str], *, retry: bool = False
@@ -296,6 +319,11 @@ def possibly_billed(error: BaseException) -> bool:
 
 
 _SIGNED = ("content-digest", "content-md5", "digest", "signature", "x-amz-content-sha256")
+
+
+def _can_be_changed(request: HttpRequest) -> bool:
+    """Whether its body is a JSON object that nothing vouches for."""
+    return bool(request.content and request.body) and not _is_signed(request.headers)
 
 
 def _is_signed(headers: Mapping[str, str]) -> bool:

@@ -22,6 +22,7 @@ from costmw.capture.clients.base import (
 )
 from costmw.capture.clients.urllib3_stream import follow_raw
 from costmw.capture.clients.urls import host_of, lower_names, url_request
+from costmw.errors import BudgetExceeded
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -106,6 +107,10 @@ def _send(capture: Capture, original: Callable[[Any], Any], request: Any) -> Any
     call = _begin(capture, request)
     if call is None:
         return original(request)
+    try:
+        call.reserve()
+    except BudgetExceeded as refusal:
+        raise capture.refusal(call, refusal, lower_names(request.headers)) from None
     retry = _is_retry(request)
     try:
         with followed(HIGH, None, request):
@@ -133,9 +138,8 @@ def _begin(capture: Capture, request: Any) -> Call | None:
             return None
         if followed.already(HIGH, None, request):
             return None
-        return capture.begin(
-            url_request(request.method, request.url, request.headers, request.body)
-        )
+        neutral = url_request(request.method, request.url, request.headers, request.body)
+        return capture.begin(neutral)
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
         return None

@@ -9,8 +9,10 @@ as one call; `event_hooks()` is for clients that are to be left alone.
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Generator, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from costmw.capture.clients.base import (
@@ -24,8 +26,12 @@ from costmw.capture.clients.base import (
     json_object,
     possibly_billed,
 )
+from costmw.capture.clients.httpx_refusal import refusing_answer
 from costmw.capture.clients.httpx_stream import tee_around
+from costmw.capture.clients.request_body import ChangedBody
+from costmw.capture.clients.sdk_errors import is_stainless
 from costmw.capture.clients.urls import host_and_port
+from costmw.errors import BudgetExceeded
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -102,16 +108,22 @@ def _sync_send(
     request: Any,
     options: Mapping[str, Any],
 ) -> Any:
-    call, sent = _prepare(capture, client, request, streamed=options.get("stream", False))
+    call, sent, asks_usage = _prepare(
+        capture, client, request, streamed=options.get("stream", False)
+    )
     if call is None:
         return original(request, **options)
+    try:
+        call.reserve()
+    except BudgetExceeded as refusal:
+        return _refused(capture, call, request, refusal)
     try:
         with followed(HIGH, client, sent):
             response = original(sent, **options)
     except BaseException as error:
         _failed(capture, call, sent, error)
         raise
-    if _received(capture, call, response, hide=sent is not request):
+    if _received(capture, call, response, hide=asks_usage):
         call.wait()
     return response
 
@@ -123,37 +135,61 @@ async def _async_send(
     request: Any,
     options: Mapping[str, Any],
 ) -> Any:
-    call, sent = _prepare(capture, client, request, streamed=options.get("stream", False))
+    call, sent, asks_usage = _prepare(
+        capture, client, request, streamed=options.get("stream", False)
+    )
     if call is None:
         return await original(request, **options)
+    try:
+        await call.areserve()
+    except BudgetExceeded as refusal:
+        return _refused(capture, call, request, refusal)
     try:
         with followed(HIGH, client, sent):
             response = await original(sent, **options)
     except BaseException as error:
         _failed(capture, call, sent, error)
         raise
-    if _received(capture, call, response, hide=sent is not request):
+    if _received(capture, call, response, hide=asks_usage):
         await call.wait_async()
     return response
 
 
 def _prepare(
     capture: Capture, client: object, request: Any, *, streamed: bool
-) -> tuple[Call | None, Any]:
-    """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
+) -> tuple[Call | None, Any, bool]:
+    """Start a call, give the request to send, and whether it asks for usage on our behalf.
+
+    Whatever goes wrong, it is sent as it is.
+    """
     try:
         if not _watches(capture, request) or followed.already(HIGH, client, request):
-            return None, request
+            return None, request, False
         neutral = _http_request(request)
         call = capture.begin(neutral)
-        # Only what comes as a stream can have the extra chunk taken out again.
-        if call is None or not streamed:
-            return call, request
-        content = capture.content_with_usage_asked(call, neutral)
-        return call, request if content is None else _replaced(request, content)
+        changed = None if call is None else capture.body_to_send(call, neutral, streamed=streamed)
+        if changed is None:
+            return call, request, False
+        return call, _replaced(request, changed), changed.asks_usage
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
-        return None, request
+        return None, request, False
+
+
+def _refused(capture: Capture, call: Call, request: Any, refusal: BudgetExceeded) -> Any:
+    """Raise the refusal, or give an answer that does, as the SDK needs it.
+
+    Raises:
+        BudgetExceeded: unless the SDK takes an answer.
+    """
+    error = capture.refusal(call, refusal, request.headers)
+    if not is_stainless(request.headers):
+        raise error from None
+    try:
+        return refusing_answer(request, error)
+    except Exception as fault:  # noqa: BLE001 - the refusal itself is what matters
+        capture.meter.fault(fault, "a refusal")
+        raise error from None
 
 
 def _received(capture: Capture, call: Call, response: Any, *, hide: bool) -> bool:
@@ -193,11 +229,18 @@ def event_hooks(capture: Capture) -> dict[str, list[Callable[[Any], Any]]]:
     """Hooks for `Client(event_hooks=...)`, sync and async alike."""
     done = _Done()
 
-    def on_request(request: Any) -> _Done:
-        if _MARK not in request.extensions:
-            call, _ = _prepare(capture, None, request, streamed=False)
-            if call is not None:
-                request.extensions[_MARK] = (capture, call)
+    def on_request(request: Any) -> Any:
+        if _MARK in request.extensions:
+            return done
+        call = _begin_hooked(capture, request)
+        if call is None:
+            return done
+        if _is_coroutine(inspect.currentframe()):
+            return _areserve_hooked(capture, call, request)
+        try:
+            call.reserve()
+        except BudgetExceeded as refusal:
+            raise _refused_hooked(capture, call, request, refusal) from None
         return done
 
     def on_response(response: Any) -> _Done:
@@ -209,6 +252,39 @@ def event_hooks(capture: Capture) -> dict[str, list[Callable[[Any], Any]]]:
 
     on_request.costmw = Following(capture)  # type: ignore[attr-defined]
     return {"request": [on_request], "response": [on_response]}
+
+
+def _is_coroutine(hook: FrameType | None) -> bool:
+    """Whether a hook is called by an async client: nothing else tells, and one must not block."""
+    caller = hook.f_back if hook is not None else None
+    return caller is not None and bool(caller.f_code.co_flags & inspect.CO_COROUTINE)
+
+
+def _begin_hooked(capture: Capture, request: Any) -> Call | None:
+    try:
+        if not _watches(capture, request) or followed.already(HIGH, None, request):
+            return None
+        call = capture.begin(_http_request(request))
+        if call is not None:
+            request.extensions[_MARK] = (capture, call)
+    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+        capture.meter.fault(error, "a request")
+        return None
+    return call
+
+
+async def _areserve_hooked(capture: Capture, call: Call, request: Any) -> None:
+    try:
+        await call.areserve()
+    except BudgetExceeded as refusal:
+        raise _refused_hooked(capture, call, request, refusal) from None
+
+
+def _refused_hooked(
+    capture: Capture, call: Call, request: Any, refusal: BudgetExceeded
+) -> BudgetExceeded:
+    del request.extensions[_MARK]
+    return capture.refusal(call, refusal, request.headers)
 
 
 def _watches(capture: Capture, request: Any) -> bool:
@@ -257,16 +333,17 @@ def _form_fields(request: Any) -> dict[str, str]:
     }
 
 
-def _replaced(request: Any, content: bytes) -> Any:
-    """The same request with another body, and an answer in bytes that are not compressed."""
+def _replaced(request: Any, changed: ChangedBody) -> Any:
+    """The same request with another body; a chunk is hidden in bytes that are not compressed."""
     headers = request.headers.copy()
     headers.pop("content-length", None)
-    headers["accept-encoding"] = "identity"
+    if changed.asks_usage:
+        headers["accept-encoding"] = "identity"
     return type(request)(
         request.method,
         request.url,
         headers=headers,
-        content=content,
+        content=changed.content,
         extensions=request.extensions,
     )
 

@@ -20,8 +20,10 @@ from costmw.capture.clients.base import (
     is_retry,
     possibly_billed,
 )
+from costmw.capture.clients.request_body import ChangedBody
 from costmw.capture.clients.urllib3_stream import follow_raw
 from costmw.capture.clients.urls import host_of, lower_names, url_request
+from costmw.errors import BudgetExceeded
 from costmw.providers.base import Reading
 
 if TYPE_CHECKING:
@@ -83,9 +85,13 @@ def _send(
     options: Mapping[str, Any],
     streamed: bool,
 ) -> Any:
-    call, sent = _prepare(capture, session, request, streamed=streamed)
+    call, sent, asks_usage = _prepare(capture, session, request, streamed=streamed)
     if call is None:
         return original(request, **options)
+    try:
+        call.reserve()
+    except BudgetExceeded as refusal:
+        raise capture.refusal(call, refusal, lower_names(request.headers)) from None
     try:
         with followed(HIGH, session, sent):
             response = original(sent, **options)
@@ -103,7 +109,7 @@ def _send(
             capture.read(call, lower_names(response.headers), response.content)
             call.wait()
         elif hasattr(response.raw, "stream"):
-            follow_raw(capture, call, response, hide=sent is not request)
+            follow_raw(capture, call, response, hide=asks_usage)
         else:
             what = type(response.raw).__name__
             call.settle(Reading(unreadable=True, problem=f"its body is a {what}, unread"), "end")
@@ -115,30 +121,34 @@ def _send(
 
 def _prepare(
     capture: Capture, session: object, request: Any, *, streamed: bool
-) -> tuple[Call | None, Any]:
-    """Start a call and give the request to send; whatever goes wrong, it is sent as it is."""
+) -> tuple[Call | None, Any, bool]:
+    """Start a call, give the request to send, and whether it asks for usage on our behalf.
+
+    Whatever goes wrong, it is sent as it is.
+    """
     try:
         if not _watches(capture, request) or followed.already(HIGH, session, request):
-            return None, request
+            return None, request, False
         neutral = url_request(request.method, request.url, request.headers, request.body)
         call = capture.begin(neutral)
-        if call is None or not streamed:
-            return call, request
-        content = capture.content_with_usage_asked(call, neutral)
-        return call, request if content is None else _replaced(request, content)
+        changed = None if call is None else capture.body_to_send(call, neutral, streamed=streamed)
+        if changed is None:
+            return call, request, False
+        return call, _replaced(request, changed), changed.asks_usage
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
-        return None, request
+        return None, request, False
 
 
 def _watches(capture: Capture, request: Any) -> bool:
     return capture.watches(host_of(getattr(request, "url", None)))
 
 
-def _replaced(request: Any, content: bytes) -> Any:
-    """The same request with another body, and an answer in bytes that are not compressed."""
+def _replaced(request: Any, changed: ChangedBody) -> Any:
+    """The same request with another body; a chunk is hidden in bytes that are not compressed."""
     replaced = request.copy()
-    replaced.body = content
-    replaced.headers["content-length"] = str(len(content))
-    replaced.headers["accept-encoding"] = "identity"
+    replaced.body = changed.content
+    replaced.headers["content-length"] = str(len(changed.content))
+    if changed.asks_usage:
+        replaced.headers["accept-encoding"] = "identity"
     return replaced

@@ -1,0 +1,1 @@
+"""Caps: budgets that block, kept in the ledger's own transactions."""

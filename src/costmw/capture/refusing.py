@@ -1,0 +1,91 @@
+"""Refusals in words: which budget, what is left of it, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from costmw.budgets import MISSING
+from costmw.caps.book import Refusal
+from costmw.caps.rules import Rule
+from costmw.capture.settle import CallStart
+from costmw.errors import BudgetExceeded
+from costmw.money import format_usd, from_pico
+
+_NONE = Decimal(0)
+
+
+def beyond_limit(refusal: Refusal, start: CallStart) -> BudgetExceeded:
+    """What the call may cost at most does not fit."""
+    left = max(refusal.limit - refusal.spent - refusal.held, 0)
+    scope = _scope(refusal.rule, start)
+    held = f", {format_usd(refusal.held)} USD are held by calls in flight" if refusal.held else ""
+    until = f" until {refusal.resets_at:%Y-%m-%d %H:%M} UTC" if refusal.resets_at else ""
+    return BudgetExceeded(
+        f"budget {_named(refusal.rule, scope)} has {format_usd(left)} of "
+        f"{format_usd(refusal.limit)} USD left{until}{held}; this call of {start.request_model} "
+        f"may cost up to {format_usd(refusal.asked)} USD",
+        budget=refusal.rule.name,
+        scope=scope,
+        limit=from_pico(refusal.limit),
+        spent=from_pico(refusal.spent),
+        held=from_pico(refusal.held),
+        asked=from_pico(refusal.asked),
+        resets_at=refusal.resets_at,
+    )
+
+
+def no_price(rule: Rule, start: CallStart, reason: str | None = None) -> BudgetExceeded:
+    """The model has no price, and the budget takes none without."""
+    said = f" ({reason})" if reason else ""
+    return _of_rule(
+        rule,
+        start,
+        f"takes no model without a price, and {start.request_model} has none{said}: add a price "
+        "override, or Budget(on_unpriced='allow')",
+    )
+
+
+def no_bound(rule: Rule, start: CallStart, reason: str | None) -> BudgetExceeded:
+    """Nothing bounds what the call may cost."""
+    return _of_rule(
+        rule,
+        start,
+        f"cannot hold what this call may cost, since nothing bounds that: {reason}. "
+        "Budget(on_unpriced='allow') lets such calls pass",
+    )
+
+
+def not_asked(rule: Rule, start: CallStart, error: object) -> BudgetExceeded:
+    """The ledger does not answer, and the budget refuses calls then."""
+    said = f" ({error})" if error else " in time"
+    return _of_rule(
+        rule,
+        start,
+        f"cannot be asked, since the ledger did not answer{said}; Budget(fail='open') lets calls "
+        "pass then",
+    )
+
+
+def _of_rule(rule: Rule, start: CallStart, what: str) -> BudgetExceeded:
+    scope = _scope(rule, start)
+    limit = rule.limit_of(tuple(scope.values()))
+    return BudgetExceeded(
+        f"budget {_named(rule, scope)} {what}",
+        budget=rule.name,
+        scope=scope,
+        limit=from_pico(limit),
+        spent=_NONE,
+        held=_NONE,
+        asked=None,
+        resets_at=None,
+    )
+
+
+def _scope(rule: Rule, start: CallStart) -> dict[str, str]:
+    # By the call's own tags: the ledger may know them by their hashes alone.
+    return {key: start.tags.get(key, MISSING) for key in rule.keys}
+
+
+def _named(rule: Rule, scope: Mapping[str, str]) -> str:
+    return " ".join([repr(rule.name), *(f"{key}={value}" for key, value in scope.items())])
