@@ -34,7 +34,8 @@ DAYS = st.sampled_from([-1, 0, 0, 0, 1])
 """Calls begin yesterday, today and tomorrow: clocks are not always right."""
 
 TAGS = st.fixed_dictionaries(
-    {}, optional={"tenant": st.sampled_from(["a", "b", "ä\"'"]), "user": st.sampled_from(["x", "y"])}
+    {},
+    optional={"tenant": st.sampled_from(["a", "b", "ä\"'"]), "user": st.sampled_from(["x", "y"])},
 )
 AMOUNTS = st.integers(0, 12)
 COSTS = st.one_of(st.none(), st.integers(0, 15))
@@ -174,9 +175,7 @@ class CapsMachine(RuleBasedStateMachine):
         return event.id
 
     @rule(tags=TAGS, cost=st.integers(0, 9), more=st.integers(-5, 9), first=st.booleans())
-    def record_amended(
-        self, tags: Mapping[str, str], cost: int, more: int, first: bool
-    ) -> None:
+    def record_amended(self, tags: Mapping[str, str], cost: int, more: int, first: bool) -> None:
         event = an_event(new_id(), NOW, tags, cost)
         amendment = Amendment(event.id, "corrected", cost_pico_usd=more)
         for records in ([amendment], [event]) if first else ([event, amendment],):
@@ -247,9 +246,7 @@ def a_reservation(
     )
 
 
-def an_event(
-    event_id: UUID, at: datetime, tags: Mapping[str, str], cost: int | None
-) -> UsageEvent:
+def an_event(event_id: UUID, at: datetime, tags: Mapping[str, str], cost: int | None) -> UsageEvent:
     return UsageEvent(
         id=event_id,
         created_at=at,

@@ -76,8 +76,7 @@ class Model:
             asked = 0 if unpriced and rule.on_unpriced == "allow" else amount
             scope = rule.scope_of(tags)
             assert scope is not None
-            if unpriced and rule.on_unpriced == "block":
-                names.add(rule.name)
-            elif asked and sum(use) + asked > rule.limit_of(scope):
+            is_barred = unpriced and rule.on_unpriced == "block"
+            if is_barred or (asked and sum(use) + asked > rule.limit_of(scope)):
                 names.add(rule.name)
         return names

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from costmw import Config
-from costmw.events import Outcome, OutcomeKind, Price, Usage, UsageEvent, new_id
+from costmw.events import (
+    Outcome,
+    OutcomeKind,
+    Price,
+    Reservation,
+    Usage,
+    UsageEvent,
+    new_id,
+)
 from costmw.store.sqlite import SqliteStore
 
 NOON = datetime(2026, 3, 17, 12, 0, tzinfo=UTC)
@@ -56,3 +64,32 @@ def stored(store: SqliteStore) -> list[UsageEvent]:
     """All events as they read now, oldest first."""
     with store.snapshot() as snapshot:
         return [event for _, event in reversed(snapshot.events(scope={}, limit=1_000_000))]
+
+
+def a_reservation(
+    tags: Mapping[str, str],
+    pico_usd: int,
+    *,
+    at: datetime = NOON,
+    checked: tuple[str, ...] = (),
+    expires_at: datetime | None = None,
+    unpriced: bool = False,
+) -> Reservation:
+    """What a call of NOON may cost at most; it lasts for a minute."""
+    return Reservation(
+        event=an_event(
+            None, created_at=at, tags=tags, status="incomplete", reason=None, usage=Usage()
+        ),
+        pico_usd=pico_usd,
+        expires_at=expires_at or at + timedelta(minutes=1),
+        checked=checked,
+        unpriced=unpriced,
+    )
+
+
+def settled(reservation: Reservation, cost: int | None, **changes: Any) -> UsageEvent:
+    """The row of a call that was reserved for, and cost so much."""
+    price = Price(cost, "none" if cost is None else "list")
+    reason = "no price" if cost is None else None
+    changes = {"usage": Usage(100, 10), "status": "ok", "reason": reason, **changes}
+    return replace(reservation.event, price=price, **changes)

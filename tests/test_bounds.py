@@ -8,12 +8,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from costmw.bounds import NO_PRICE_OF_TOOL, Bound, Bounds
 from costmw.events import Usage
+from costmw.money import MAX_PICO
+from costmw.price_list import PriceList
 from costmw.price_overrides import PriceOverride
 from costmw.pricing import Pricing
+from costmw.providers.base import WireFormat
 from costmw.providers.most_used import (
     CLAUDE_TOOLS_TOKENS,
     CONTEXT_ASSUMED,
@@ -23,7 +28,7 @@ from costmw.providers.most_used import (
     TEMPLATE_TOKENS,
     TOOLS_TOKENS,
 )
-from costmw.providers.registry import PROVIDERS, Match, match
+from costmw.providers.registry import FAMILIES, PROVIDERS, Match, find_provider, match
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SIZE = 1_000
@@ -123,6 +128,27 @@ def test_descriptions_of_tools_add_what_providers_say_about_them() -> None:
     assert expected == held(ANTHROPIC, "claude-haiku-4-5", claude)
 
 
+def test_more_tool_uses_than_anyone_counts_fill_the_context_each_time() -> None:
+    body = {"max_output_tokens": 1, "tools": [{"type": "web_search"}], "max_tool_calls": 500}
+    found = held(RESPONSES, "gpt-4o", body)
+    # The price list has 10 USD for a thousand searches.
+    assert usd((501 * 134_400, "2.5"), (1, "10"), (500, "10000")) == found
+
+
+@pytest.mark.parametrize(
+    "body", [{"functions": [{}]}, {"toolConfig": {"tools": [{"toolSpec": {}}]}}]
+)
+def test_tools_are_told_wherever_they_stand(body: dict[str, Any]) -> None:
+    expected = usd((TEXT + TOOLS_TOKENS, "0.25"), (1, "2"))
+    assert expected == held(OPENAI, "gpt-5-mini", {**body, "max_completion_tokens": 1})
+
+
+def test_a_part_of_a_pico_usd_counts_as_a_whole_one() -> None:
+    price = PriceOverride(model="m", usd={"input": "0.0000005"}, provider="openai")
+    body = {"messages": [{}], "max_completion_tokens": 1}
+    assert TEXT == held(OPENAI, "m", body, pricing=Pricing([price]))
+
+
 def test_a_request_that_is_compacted_first_is_read_and_answered_twice() -> None:
     edits = {"edits": [{"type": "compact_20260112"}]}
     body = {"max_tokens": 100, "messages": [{}], "context_management": edits}
@@ -178,6 +204,20 @@ def test_input_that_is_elsewhere_is_held_as_the_whole_context() -> None:
     assert "all 134,400 tokens that gpt-4o-mini takes are held" in str(found.warning)
 
 
+def test_input_that_is_elsewhere_may_be_of_the_dearest_kind() -> None:
+    """Gemini 2.5 Flash reads text for 0.3 and sound for 1."""
+    body = {"cachedContent": "cachedContents/1", "generationConfig": {"maxOutputTokens": 10}}
+    context = 1_048_576 + 1_048_576 // 20
+    assert usd((context, "1"), (10, "2.5")) == held(GEMINI, "gemini-2.5-flash", body)
+
+
+def test_the_dearest_of_a_provider_is_held_in_the_units_of_the_request_alone() -> None:
+    """OpenAI has prices for hours of sound too, which a response is not billed by."""
+    body = {"previous_response_id": "resp_1", "max_output_tokens": 10}
+    context = 1_050_000 + 1_050_000 // 20
+    assert usd((context, "150"), (10, "600")) == held(RESPONSES, "gpt-nobody-knows", body)
+
+
 def test_a_body_that_cannot_be_read_may_refer_to_anything() -> None:
     found = held(OPENAI, "gpt-4o-mini", {}, max_output_tokens=10)
     assert usd((134_400, "0.15"), (10, "0.6")) == found
@@ -188,13 +228,14 @@ def test_a_body_that_cannot_be_read_may_refer_to_anything() -> None:
     [
         (PICTURE_TOKENS, OPENAI, "gpt-4o", ("2.5", "10")),
         (LARGE_PICTURE_TOKENS, OPENAI, "gpt-4o-mini", ("0.15", "0.6")),
+        (PICTURE_TOKENS, ANTHROPIC, "claude-haiku-4-5", ("1", "5")),
     ],
 )
 def test_pictures_are_held_by_their_number_and_not_their_bytes(
     tokens: int, found: Match, model: str, prices: tuple[str, str]
 ) -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9_978}}
-    body = {"messages": [{"content": [picture, picture]}], "max_completion_tokens": 10}
+    body = {"messages": [{"content": [picture, picture]}], "max_tokens": 10}
     expected = usd((TEXT + 2 * tokens, prices[0]), (10, prices[1]))
     assert expected == held(found, model, body, size=SIZE + 20_000)
 
@@ -223,6 +264,63 @@ def test_searches_are_held_by_their_number_with_what_they_find_read_each_round()
     found = bound(ANTHROPIC, "claude-haiku-4-5", body)
     assert expected == found.pico_usd
     assert found.warning is None
+
+
+def test_pages_that_are_fetched_may_fill_the_context() -> None:
+    fetch = {"type": "web_fetch_20250910", "name": "web_fetch", "max_uses": 1}
+    body = {"max_tokens": 100, "messages": [{}], "tools": [fetch]}
+    read = TEXT + CLAUDE_TOOLS_TOKENS + 210_000
+    assert usd((read, "1"), (100, "5")) == held(ANTHROPIC, "claude-haiku-4-5", body)
+
+
+def test_a_run_reads_its_thread_at_every_step() -> None:
+    runs = matched("api.openai.com", "/v1/threads/thread_1/runs")
+    body = {"assistant_id": "asst_1", "max_completion_tokens": 10}
+    found = bound(runs, "gpt-4o-mini", body)
+    assert usd((11 * 134_400, "0.15"), (10, "0.6")) == found.pico_usd
+    assert "set max_prompt_tokens in the call" in str(found.warning)
+    limited = held(runs, "gpt-4o-mini", {**body, "max_prompt_tokens": 2_000})
+    assert usd((2_000, "0.15"), (10, "0.6")) == limited
+
+
+def test_a_conversation_that_goes_on_is_held_as_the_whole_context() -> None:
+    """What is appended to is named in the path, and the body names no model."""
+    conversation = matched("api.mistral.ai", "/v1/conversations/conv_1")
+    body = {"inputs": "and then?", "completion_args": {"max_tokens": 10}}
+    context = 1_048_576 + 1_048_576 // 20
+    # The dearest that Mistral has: 2.7 for input, 8.1 for output.
+    assert usd((context, "2.7"), (10, "8.1")) == _without_seconds(conversation, body)
+    begun = {**body, "model": "mistral-small-2603"}
+    new = matched("api.mistral.ai", "/v1/conversations")
+    assert usd((TEXT, "0.15"), (10, "0.6")) == held(new, "mistral-small-2603", begun)
+
+
+def _without_seconds(found: Match, body: dict[str, Any]) -> int | None:
+    most = held(found, None, body)
+    # Unknown input may be sound too, 0.48 USD an hour at most.
+    return most and most - 4 * 3600 * 133_333_334
+
+
+def test_sound_in_a_chat_is_billed_by_the_second_where_that_is_its_price() -> None:
+    """Voxtral Small: 0.24 USD an hour."""
+    chat = matched("api.mistral.ai", "/v1/chat/completions")
+    sound = {"type": "input_audio", "input_audio": "A" * 80_000}
+    body = {"messages": [{"content": [sound]}], "max_tokens": 10}
+    seconds = 60_000 // 600 + 1
+    expected = usd((TEXT + 80_000, "0.1"), (10, "0.4")) + seconds * 66_666_667
+    assert expected == held(chat, "voxtral-small-24b-2507", body, size=SIZE + 80_000)
+
+
+def test_a_model_of_pictures_may_answer_with_one_unasked() -> None:
+    model = "gemini-3-pro-image-preview"
+    generate = matched(
+        "generativelanguage.googleapis.com", f"/v1beta/models/{model}:generateContent"
+    )
+    config: dict[str, Any] = {"maxOutputTokens": 100}
+    body = {"contents": [{}], "generationConfig": config}
+    assert usd((TEXT, "2"), (100, "120")) == held(generate, model, body)
+    config["responseModalities"] = ["TEXT"]
+    assert usd((TEXT, "2"), (100, "12")) == held(generate, model, body)
 
 
 def test_searches_without_a_limit_are_assumed_and_the_remedy_is_named() -> None:
@@ -456,23 +554,51 @@ def test_a_rerank_reads_its_query_once_for_each_document() -> None:
 
 
 def test_pictures_are_bounded_by_their_number_and_size() -> None:
+    """High quality is 4,160 tokens for 1024x1024, of 40 USD for a million."""
     images = matched("api.openai.com", "/v1/images/generations")
     body = {"prompt": "a cat", "n": 2, "size": "1024x1024", "model": "gpt-image-1"}
     most = held(images, "gpt-image-1", body)
-    # High quality is 4,160 tokens of 40 USD for a million.
-    assert most is not None
-    assert usd((2 * 4_160, "40")) < most < 3 * usd((2 * 4_160, "40"))
-    small = held(images, "gpt-image-1", {**body, "n": 1})
-    assert small is not None
-    assert small < most
+    assert usd((TEXT, "10"), (2 * (8_192 + 100), "40")) == most
+    assert most > usd((2 * 4_160, "40"))
+    partial = {**body, "n": 1, "partial_images": 3, "size": "auto"}
+    assert usd((TEXT, "10"), (12_288 + 400, "40")) == held(images, "gpt-image-1", partial)
+
+
+def test_pictures_that_are_edited_count_as_many_as_may_be_sent() -> None:
+    """The fields of a form are text."""
+    edits = matched("api.openai.com", "/v1/images/edits")
+    body = {"prompt": "a cat", "n": "2", "size": "1024x1024"}
+    read = len("a cat") + TEMPLATE_TOKENS + 16 * PICTURE_TOKENS
+    expected = usd((read, "10"), (2 * (8_192 + 100), "40"))
+    assert expected == held(edits, "gpt-image-1", body, size=2_000_000)
 
 
 def test_sound_that_is_sent_lasts_no_longer_than_its_bytes_allow() -> None:
+    """Whisper costs 0.36 USD an hour; MP3 of 32 kbit/s has 4,000 bytes a second."""
     transcription = matched("api.openai.com", "/v1/audio/transcriptions")
-    # whisper-1 costs 0.36 USD an hour; MP3 of 32 kbit/s has 4,000 bytes a second.
     most = held(transcription, "whisper-1", {"model": "whisper-1"}, size=4_000 * 60)
-    assert most is not None
-    assert usd((1, "6000")) <= most < usd((1, "6000")) * 10
+    assert 401 * 10**8 == most
+    assert most > 60 * 10**8
+
+
+def test_sound_that_is_billed_by_tokens_has_so_many_a_second() -> None:
+    transcription = matched("api.openai.com", "/v1/audio/transcriptions")
+    most = held(transcription, "gpt-4o-transcribe", {}, size=599_999)
+    expected = usd((1_000 * 32 + TEMPLATE_TOKENS, "6"), (1_000 * 10, "10"))
+    assert expected == most
+
+
+def test_sound_that_is_elsewhere_is_held_at_the_longest_there_can_be() -> None:
+    transcription = matched("api.mistral.ai", "/v1/audio/transcriptions")
+    body = {"file_id": "1", "model": "voxtral-mini-2602"}
+    # 0.18 USD an hour, for four.
+    assert 4 * 180 * 10**9 == held(transcription, "voxtral-mini-2602", body)
+
+
+def test_speech_that_is_billed_by_tokens_has_eight_a_byte_at_its_slowest() -> None:
+    speech = matched("api.openai.com", "/v1/audio/speech")
+    expected = usd((SIZE, "0.6"), (8 * SIZE, "12"))
+    assert expected == held(speech, "gpt-4o-mini-tts", {"input": "x"})
 
 
 def test_speech_is_billed_by_its_characters() -> None:
@@ -502,6 +628,39 @@ def test_named_pages_are_those_that_are_held() -> None:
     assert Bound(usd((2, "5000"))) == bound(ocr, "mistral-ocr-4-1", body)
 
 
+# Anything.
+
+_NAMES = st.sampled_from(
+    [
+        *("messages", "content", "type", "tools", "toolConfig", "model", "models", "prompt", "n"),
+        *("max_tokens", "generationConfig", "maxOutputTokens", "prediction", "service_tier"),
+        *("image_url", "images", "source", "inlineData", "input_audio", "audio", "data", "uri"),
+        *("cache_control", "ttl", "max_uses", "requests", "params", "query", "documents"),
+        *("context_management", "edits", "modalities", "size", "pages", "document", "plugins"),
+    ]
+)
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(alphabet=st.characters(), max_size=5)
+    | st.sampled_from(["image", "audio", "web_search", "advisor", "auto", "1024x1024", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+_POSTED = [wire for wires in FAMILIES.values() for wire in wires if wire.method == "POST"]
+_ONE_FOR_ALL = Bounds(Pricing())
+
+
+@settings(max_examples=300, deadline=None)
+@given(wire=st.sampled_from(_POSTED), body=st.dictionaries(_NAMES, _VALUES, max_size=6))
+def test_no_request_is_too_strange_to_bound(wire: WireFormat, body: dict[str, Any]) -> None:
+    found = _ONE_FOR_ALL.bound(Match(wire, find_provider("openai")), "gpt-4o", body, SIZE, AT)
+    assert found.pico_usd is None or 0 <= found.pico_usd <= MAX_PICO
+    assert (found.pico_usd is None or found.unpriced) == (found.reason is not None)
+
+
 # Tokens and amounts.
 
 
@@ -513,6 +672,19 @@ def test_tokens_and_what_they_cost_are_each_others_inverse() -> None:
     assert 300 == bounds.affordable_tokens(cost, input_tokens=1_000, **what)
     assert 299 == bounds.affordable_tokens(cost - 1, input_tokens=1_000, **what)
     assert 0 == bounds.affordable_tokens(1, input_tokens=1_000, **what)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "price"),
+    [("openai", "gpt-6-sol", "2.5"), ("anthropic", "claude-haiku-4-5", "1")],
+)
+def test_a_cache_counts_for_tokens_where_it_is_written_to_unasked(
+    provider: str, model: str, price: str
+) -> None:
+    found = Bounds(Pricing()).cost_of_tokens(
+        provider=provider, model=model, input_tokens=1_000, output_tokens=0, at=AT
+    )
+    assert usd((1_000, price)) == found
 
 
 def test_tokens_of_a_model_without_a_price_have_no_cost() -> None:
@@ -531,9 +703,6 @@ def test_no_usage_within_its_tokens_costs_more_than_the_bound(provider: str) -> 
 
     The body asks for everything: an hour's cache, any tier, and an answer in any form.
     """
-    from costmw.price_list import PriceList
-    from costmw.providers.registry import find_provider
-
     chance = random.Random(6)
     pricing = Pricing()
     bounds = Bounds(pricing)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from sqlite_utils import Database
 
 from costmw.care import commands, differences
 from costmw.care.pruning import old_rows
@@ -34,7 +35,8 @@ from test_exports import names_in, on_a_terminal, run
 __all__ = ["place", "place_of", "postgres"]
 
 DAY = timedelta(days=1)
-SCHEMAS = Path(__file__).parent / "schemas"
+FIRST_SCHEMA = Path(__file__).with_name("schemas") / "ledger.sql"
+OLDER_SCHEMAS = ("ledger", "tag_sets_by_index", "caps")
 EVERYONE = lambda plan: True  # noqa: E731 - who is sure of everything
 
 
@@ -456,21 +458,19 @@ class TestMigrate:
     """Each schema that was ever released is brought up to date, with all that is in it."""
 
     def released(self, name: str, path: Path) -> str:
+        """A file of the first schema, brought as far as the step of this name."""
+        steps = self.steps()
         with closing(sqlite3.connect(path)) as connection:
-            connection.executescript((SCHEMAS / f"{name}.sql").read_text("utf-8"))
+            connection.executescript(FIRST_SCHEMA.read_text("utf-8"))
+            migrations().apply(Database(connection), stop_before=steps[steps.index(name) + 1])
         return f"sqlite:///{path}"
 
     @staticmethod
     def steps() -> list[str]:
-        from sqlite_utils import Database
-
         with closing(sqlite3.connect(":memory:")) as empty:
             return [step.name for step in migrations().pending(Database(empty))]
 
-    def test_there_is_a_file_of_each_schema_but_the_newest(self) -> None:
-        assert sorted(self.steps()[:-1]) == sorted(file.stem for file in SCHEMAS.iterdir())
-
-    @pytest.mark.parametrize("name", sorted(file.stem for file in SCHEMAS.iterdir()))
+    @pytest.mark.parametrize("name", OLDER_SCHEMAS)
     def test_a_released_schema(self, name: str, path: Path) -> None:
         url, steps = self.released(name, path), self.steps()
         had = steps[: steps.index(name) + 1]
@@ -493,7 +493,7 @@ class TestMigrate:
             }
             assert 3 == len(stored(store))
 
-    @pytest.mark.parametrize("name", sorted(file.stem for file in SCHEMAS.iterdir()))
+    @pytest.mark.parametrize("name", OLDER_SCHEMAS)
     def test_it_ends_with_the_tables_of_a_new_file(self, name: str, path: Path) -> None:
         commands.migrate(self.released(name, path), check=False)
         new = path.with_name("new.db")

@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"budgets", "budget_file", "config"},
     {"caps"},
     {"store"},
-    {"capture", "meter"},
+    {"capture", "headroom", "meter"},
     {"answering", "answers", "forecast", "outlook", "reports", "reprice", "transfer"},
     {"care"},
     {"__init__"},

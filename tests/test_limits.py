@@ -228,6 +228,7 @@ def test_what_is_beside_the_text_is_found(expected: BeyondText, content: dict[st
     [
         (BeyondText(is_outside=True), {"previous_response_id": "resp_1"}),
         (BeyondText(is_outside=True), {"prompt": {"id": "pmpt_1"}}),
+        (BeyondText(is_outside=True), {"input": [{"type": "item_reference", "id": "msg_1"}]}),
         (BeyondText(is_outside=True), {"cachedContent": "cachedContents/1"}),
         (BeyondText(caches_for="5m"), {"cache_control": {"type": "ephemeral"}}),
         (
@@ -235,6 +236,13 @@ def test_what_is_beside_the_text_is_found(expected: BeyondText, content: dict[st
             {
                 "system": [{"text": "a", "cache_control": {"ttl": "1h"}}],
                 "messages": [{"content": [{"text": "b", "cache_control": {"ttl": "5m"}}]}],
+            },
+        ),
+        (
+            BeyondText(caches_for="1h"),
+            {
+                "system": [{"text": "a", "cache_control": {"ttl": "5m"}}],
+                "messages": [{"content": [{"text": "b", "cache_control": {"ttl": "1h"}}]}],
             },
         ),
         (BeyondText(caches_for="1h"), {"tools": [{"name": "f", "cache_control": {"ttl": "1h"}}]}),
@@ -271,6 +279,21 @@ LIMITED = HostedTools(uses=3, billed_uses=3)
         (
             HostedTools(uses=10, billed_uses=10, is_limited=False),
             {"tools": [{"googleSearch": {}}]},
+            None,
+        ),
+        (
+            HostedTools(uses=10, billed_uses=10, is_limited=False),
+            {"tools": [{"functionDeclarations": [], "googleSearch": {}}]},
+            None,
+        ),
+        (
+            HostedTools(uses=10, billed_uses=10, is_limited=False),
+            {"toolConfig": {"tools": [{"systemTool": {"name": "nova_grounding"}}]}},
+            None,
+        ),
+        (
+            HostedTools(uses=300, billed_uses=300),
+            {"web_search_options": {}, "max_tool_calls": 300},
             None,
         ),
         (

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import httpx
 import httpx2
 import pytest
 import requests
+from pydantic_core import from_json
 
 from conftest import events_of
 from costmw import Budget, Config, Meter
+from costmw.capture.clients import base
 from costmw.capture.clients.request_body import changed_body
 from costmw.price_overrides import PriceOverride
 from costmw.providers.registry import find_provider, match
@@ -239,11 +243,46 @@ def test_only_budgets_that_block_the_call_limit_it(
     ],
 )
 def test_a_part_that_is_there_keeps_its_place(body: bytes, expected: bytes | None) -> None:
-    from pydantic_core import from_json
-
     found = match("POST", "", "/v1/models/m:generateContent", "google", find_provider("gcp.gemini"))
     assert found is not None
     changed = changed_body(body, from_json(body), found, output_limit=7, ask_usage=False)
     assert expected == (changed.content if changed else None)
     if changed:
         assert (from_json(changed.content), False) == (changed.body, changed.asks_usage)
+
+
+def test_a_value_that_only_the_app_can_write_is_sent_as_it_wrote_it(
+    all_meter: Meter, provider: FakeProvider
+) -> None:
+    async def run() -> None:
+        def write(value: Any) -> str:
+            return json.dumps(value, default=float)
+
+        async with aiohttp.ClientSession(json_serialize=write) as session:
+            # One that is null is no limit, so that the body has to be written anew.
+            body = {**CHATS, "temperature": Decimal("0.5"), "max_completion_tokens": None}
+            url = f"{provider.openai_url}/chat/completions"
+            async with session.post(url, json=body) as response:
+                await response.read()
+
+    asyncio.run(run())
+    sent = provider.requests[-1].json
+    assert (0.5, 77) == (sent["temperature"], sent["max_completion_tokens"])
+    assert ["ok"] == [event.status for event in events_of(all_meter)]
+
+
+def test_a_body_that_cannot_be_written_is_sent_as_it_is_and_still_held(
+    all_meter: Meter, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(base, "changed_body", fail)
+    reserved = mock.Mock(wraps=all_meter.reserve)
+    monkeypatch.setattr(all_meter, "reserve", reserved)
+    httpx.post(f"{provider.openai_url}/chat/completions", json=CHATS)
+    assert (CHATS, 1, 1) == (
+        provider.requests[-1].json,
+        all_meter.status().faults,
+        reserved.call_count,
+    )

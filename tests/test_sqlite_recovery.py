@@ -13,13 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from costmw import Config, Meter
+from costmw import Budget, Config, Meter
+from costmw.caps.rules import Rule
 from costmw.errors import StoreError
 from costmw.events import Amendment, Submission, UsageEvent
 from costmw.store import mounts, sqlite_place, sqlite_recovery
@@ -30,7 +32,7 @@ from costmw.store.sqlite_aside import finish_setting_aside, set_aside
 from costmw.store.sqlite_log import read_log
 from costmw.store.sqlite_pages import Pages
 from costmw.store.sqlite_shapes import MADE_ANEW, SHAPES, table_of
-from rows import NOON, an_event, an_outcome, opened, stored
+from rows import NOON, a_reservation, an_event, an_outcome, opened, stored
 
 SOON = 30.0
 PAGE = 4096
@@ -130,6 +132,11 @@ class TestPages:
             store.write([Amendment(event_id=event.id, reason="x", at=NOON) for event in events])
             store.write([an_outcome(tags={"tenant": str(n)}) for n in range(300)])
             store.write([Submission("openai", f"b{n}", NOON, {"n": "1"}) for n in range(300)])
+            caps = [Budget(f"cap {n}", limit="1", action="block") for n in range(300)]
+            store.declare([Rule.of(budget) for budget in caps])
+            held = [a_reservation({"tenant": str(n)}, n) for n in range(300)]
+            store.write(held)
+            store.write([replace(held[n].event, reason="no price") for n in range(200)])
             while store.roll_up(100):
                 pass
             wal = Path(f"{path}-wal")
@@ -523,7 +530,8 @@ store._rescuer._thread.join()
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from rows import an_event
-from costmw import Config, Meter
+from costmw import Budget, Config, Meter
+from costmw.caps.rules import Rule
 meter = Meter(sys.argv[1], config=Config(ack_timeout=30))
 meter.record(provider="openai", model="m", cost="1", tags={"n": "first"})
 print("ready", flush=True)

@@ -380,7 +380,6 @@ def test_what_start_response_and_write_do_is_untouched(meter: Meter, client: Ope
         return written.append
 
     def app(environ: Any, given: Any) -> list[bytes]:
-        assert given is start
         write = given("200 OK", [("X-Own", "yes")])
         write(ask(client))
         write(b" and the end")

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from costmw import context
@@ -39,6 +40,7 @@ from costmw.events import (
     UsageEvent,
     new_id,
 )
+from costmw.headroom import Allowance, Headroom
 from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
 from costmw.providers.base import Reading
@@ -141,9 +143,11 @@ class Meter:
             self.store.fingerprint_key, lambda error: self.fault(error, "the id of an API key")
         )
         self._settler = Settler(self._pricing)
+        bounds = Bounds(self._pricing)
         self._reserver = Reserver(
-            self.budgets, self.store, Bounds(self._pricing), self.config, self._writer.submit
+            self.budgets, self.store, bounds, self.config, self._writer.submit, self.fault
         )
+        self._headroom = Headroom(self.store, bounds)
         self._writer.holder = self._reserver
         self._start_error: CostmwError | None = None
         self._started = False
@@ -234,17 +238,21 @@ class Meter:
         Chat streams are read as they come: ask for their usage with `stream_options`.
         """
         from costmw.capture.clients.base import Capture
-        from costmw.capture.clients.httpx import event_hooks
+        from costmw.capture.clients.httpx_hooks import event_hooks
 
         return event_hooks(Capture(self, api, provider))
 
     def metered(
-        self, *, usage: Callable[[Any], RecordArguments | None] | None = None, **tags: object
+        self,
+        *,
+        usage: Callable[[Any], RecordArguments | None] | None = None,
+        max_cost_usd: Decimal | int | str | None = None,
+        **tags: object,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Tag what a function does, as `costmw.metered`, and record to this meter."""
         from costmw.capture.decorator import metered
 
-        return metered(usage=usage, meter=self, **tags)
+        return metered(usage=usage, max_cost_usd=max_cost_usd, meter=self, **tags)
 
     def record(self, **call: Unpack[RecordArguments]) -> UsageEvent:
         """Record a call by hand and wait for its commit; see `RecordArguments`.
@@ -308,6 +316,76 @@ class Meter:
         origin.note_captured(1)
         origin.note_cost(event.price.cost_pico_usd, event.latency_ms or 0)
         return replace(event, first_in_request=origin.is_first())
+
+    def commit_stated(
+        self, start: CallStart, stated: RecordArguments, reservation: Reservation | None
+    ) -> Acknowledgement:
+        """Hand the row of a call that was stated by hand to the writer.
+
+        Raises:
+            ConfigError: when an argument cannot be used; nothing is recorded then.
+        """
+        event = self._recorded({"id": start.id, "created_at": start.created_at, **stated})
+        if not stated.get("tags"):
+            event = replace(event, tags=start.tags)
+        if reservation is None:
+            return self._writer.submit(event)
+        return [self._writer.submit(r) for r in self._reserver.settling(reservation, [event])][-1]
+
+    # Before a call.
+
+    def remaining(self, **tags: object) -> Decimal | None:
+        """USD that a call may cost at most, by the tightest of its blocking budgets.
+
+        Args:
+            tags: tags of the call, beside those of the present request and block.
+
+        Returns:
+            What is left now, with what calls in flight may cost taken off; None when no
+            blocking budget counts such a call.
+
+        Raises:
+            StoreError: when the ledger cannot be asked.
+        """
+        return self._headroom.remaining(self._resolve_tags(tags))
+
+    def allowances(self, **tags: object) -> list[Allowance]:
+        """The limits of all blocking budgets that count a call, the tightest first.
+
+        Args and errors are those of `remaining`.
+        """
+        return self._headroom.allowances(self._resolve_tags(tags))
+
+    def would_exceed(self, cost_usd: Decimal | int | str, **tags: object) -> bool:
+        """Whether a call that may cost so many USD would be refused now.
+
+        Raises:
+            ConfigError: when `cost_usd` is no amount of money.
+            StoreError: when the ledger cannot be asked.
+        """
+        return self._headroom.would_exceed(cost_usd, self._resolve_tags(tags))
+
+    def affordable_tokens(
+        self, model: str, *, provider: str | None = None, input_tokens: int = 0, **tags: object
+    ) -> int | None:
+        """Tokens that an answer of a model may have, so that the call fits its budgets now.
+
+        Args:
+            model: the model to ask.
+            provider: who bills; needed where a price goes by it.
+            input_tokens: tokens of the question, at most.
+            tags: tags of the call, beside those of the present request and block.
+
+        Returns:
+            0 when not even the question fits; None when no blocking budget counts such a
+            call, the model has no price, or its answers cost nothing.
+
+        Raises:
+            StoreError: when the ledger cannot be asked.
+        """
+        return self._headroom.affordable_tokens(
+            model, provider, input_tokens, self._resolve_tags(tags)
+        )
 
     # The pipeline.
 

@@ -40,7 +40,7 @@ class Outlook:
         foreseen = self._foreseen(stop, where or {})
         if foreseen is None:
             return None
-        found = self._view.totals(Query(start, self._now, scope=self._scope, where=where or {}))
+        found = self._view.totals(Query(start, stop, scope=self._scope, where=where or {}))
         return _forecast_of(usd(cost_of(found.groups.get((), Totals()))), foreseen)
 
     def of_budgets(

@@ -75,12 +75,14 @@ class Pricing:
         """
         # Some prices change with the time of day.
         key = (provider, model, asked, int(at.timestamp()) // 60)
-        if key not in self._chargeable:
+        found = self._chargeable.get(key)
+        if found is None:
             if len(self._chargeable) >= KEPT_AT_MOST:
                 self._chargeable.clear()
             with exact():
-                self._chargeable[key] = self._find_chargeable(provider, model, at, asked)
-        return self._chargeable[key]
+                found = self._find_chargeable(provider, model, at, asked)
+            self._chargeable[key] = found
+        return found
 
     def _find_chargeable(
         self, provider: str | None, model: str | None, at: datetime, asked: Asked
@@ -110,10 +112,11 @@ class Pricing:
         if billed_by is None:
             return Chargeable(None, None, reason)
         key = (billed_by.price_id, at.date())
-        if key not in self._dearest:
+        found = self._dearest.get(key)
+        if found is None:
             self._dearest.clear()
-            self._dearest[key] = dearest_of(self._list.models(billed_by.price_id), at)
-        found = self._dearest[key]
+            found = dearest_of(self._list.models(billed_by.price_id), at)
+            self._dearest[key] = found
         return Chargeable(found.prices, found.context_window, reason)
 
     def own(self, cost_usd: Decimal) -> Price:

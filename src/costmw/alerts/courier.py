@@ -16,6 +16,7 @@ from costmw.alerts.alert import alert_of
 from costmw.alerts.channel import Channel, ChannelClosed, NotDelivered
 from costmw.errors import CostmwError, StoreError
 from costmw.store.alert_rows import AlertRows, NextAlert
+from costmw.store.greenlets import MadeLate
 
 logger = logging.getLogger("costmw")
 
@@ -30,38 +31,52 @@ LONGEST_RETRY = 300.0
 class Courier:
     """A thread that runs while a channel lacks alerts; of all processes one at a time sends."""
 
+    _lock = MadeLate(lambda: threading.Lock())
+
     def __init__(self, channel: Channel, rows: AlertRows) -> None:
         self.channel = channel
         self._rows = rows
         self._task = f"alerts to {channel.name}"
         self._owner = secrets.token_hex(8)
         self._thread: threading.Thread | None = None
+        self._is_wanted = False
 
     def start(self, stop: threading.Event) -> None:
-        """See whether the channel lacks something, unless that is being done."""
-        if self._thread is not None and self._thread.is_alive():
-            return
-        thread = threading.Thread(
-            target=self._run, args=(stop,), name="costmw-alerts-courier", daemon=True
-        )
-        thread.start()
-        self._thread = thread
+        """See whether the channel lacks something: once more, if that is being done."""
+        with self._lock:
+            self._is_wanted = True
+            if self._thread is None:
+                thread = threading.Thread(
+                    target=self._run, args=(stop,), name="costmw-alerts-courier", daemon=True
+                )
+                thread.start()
+                self._thread = thread
 
     def join(self, timeout: float) -> None:
         """Wait until it has come to its end."""
-        if self._thread is not None:
-            self._thread.join(timeout)
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
 
     def _run(self, stop: threading.Event) -> None:
-        try:
-            while (wait := self.send_next()) is not None:
-                if wait and stop.wait(wait):
-                    break
-            self._rows.claim(self._task, self._owner, 0.0)
-        except StoreError as error:
-            logger.debug("alerts to %s wait for the store: %s", self.channel.name, error)
-        except Exception:
-            logger.exception("alerts to %s are interrupted", self.channel.name)
+        while self._goes_on():
+            try:
+                while (wait := self.send_next()) is not None:
+                    if wait and stop.wait(wait):
+                        break
+                self._rows.claim(self._task, self._owner, 0.0)
+            except StoreError as error:
+                logger.debug("alerts to %s wait for the store: %s", self.channel.name, error)
+            except Exception:
+                logger.exception("alerts to %s are interrupted", self.channel.name)
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            if not self._is_wanted:
+                self._thread = None
+            wanted, self._is_wanted = self._is_wanted, False
+            return wanted
 
     def send_next(self) -> float | None:
         """Try to deliver one alert.

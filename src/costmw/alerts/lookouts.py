@@ -23,6 +23,9 @@ from costmw.store.base import Query, Store, Totals
 LATE = timedelta(hours=1)
 """For so long calls of a period that has ended may still be recorded."""
 
+AHEAD = timedelta(hours=1)
+"""The clocks of other hosts may be ahead by so much."""
+
 KEPT = timedelta(days=90)
 """Alerts of a period are kept for so long after it."""
 
@@ -160,7 +163,7 @@ def models(ground: Ground) -> Iterator[AlertRow]:
         return
     zone = ground.store.time_zone
     since = day_start(day_start(ground.now, zone) - timedelta(hours=1), zone)
-    recent = _by_model(ground, since, ground.now)
+    recent = _by_model(ground, since)
     new = {
         model: AlertRow(
             NEW_MODEL,
@@ -171,7 +174,7 @@ def models(ground: Ground) -> Iterator[AlertRow]:
     }
     strange = ground.known(list(new.values()))
     if unseen := {model: row for model, row in new.items() if row.digest not in strange}:
-        before = _by_model(ground, ALL_TIME, since)
+        before = _by_model(ground, ALL_TIME, stop=since)
         for model, row in unseen.items():
             quiet = not before or model in before
             yield AlertRow(row.kind, scope=row.scope, details=row.details, quiet=quiet)
@@ -195,7 +198,7 @@ def _unpriced(ground: Ground, recent: dict[Model, Totals]) -> Iterator[AlertRow]
         return
     # Calls that were cut off have no cost either, and a price would not help them.
     since = max(start, ground.now - timedelta(days=2))
-    lacking = _by_model(ground, since, ground.now, PRICED_STATUS)
+    lacking = _by_model(ground, since, status=PRICED_STATUS)
     for model, row in rows.items():
         if model in lacking and lacking[model].unpriced:
             yield row
@@ -206,11 +209,11 @@ Model = tuple[str, str]
 
 
 def _by_model(
-    ground: Ground, start: datetime, stop: datetime, status: Sequence[str] = ()
+    ground: Ground, start: datetime, *, stop: datetime | None = None, status: Sequence[str] = ()
 ) -> dict[Model, Totals]:
     group_by = ("provider", "model", *(("status",) if status else ()))
     with ground.store.snapshot() as view:
-        groups = view.totals(Query(start, stop, group_by)).groups
+        groups = view.totals(Query(start, stop or ground.now + AHEAD, group_by)).groups
     found: dict[Model, Totals] = {}
     for (provider, model, *rest), totals in groups.items():
         if not status or rest[0] in status:

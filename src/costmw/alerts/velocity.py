@@ -54,8 +54,9 @@ def unusual_hour(
     hour = hour_start(now, zone)
     today = now.astimezone(zone).date()
     first = midnight(today - timedelta(days=DAYS), zone)
-    hours = spans(first, now, "hour", zone)
-    found = view.totals(Query(first, now, buckets=tuple(hours))).groups
+    stop = hour_start(hour + timedelta(hours=1), zone)
+    hours = spans(first, stop, "hour", zone)
+    found = view.totals(Query(first, stop, buckets=tuple(hours))).groups
     spending = {moment: cost_of(found.get((n,), Totals())) for n, moment in enumerate(hours)}
     began = next((moment for moment, spent in spending.items() if spent), now)
     local = now.astimezone(zone).hour

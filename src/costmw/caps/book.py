@@ -42,6 +42,11 @@ class LimitUse:
     zone: ZoneInfo
 
     @property
+    def scope(self) -> dict[str, str]:
+        """The tags that this limit is for."""
+        return self.rule.tags_of(self.key.scope)
+
+    @property
     def limit(self) -> int:
         """The limit in pico-USD."""
         return self.rule.limit_of(self.key.scope)

@@ -16,6 +16,8 @@ from costmw.providers.base import Reading
 from costmw.store.acknowledgement import wait_anywhere
 
 if TYPE_CHECKING:
+    from costmw.bounds import Bound
+    from costmw.capture.manual import RecordArguments
     from costmw.meter import Meter
     from costmw.store.acknowledgement import Acknowledgement
 
@@ -39,7 +41,8 @@ class Call:
 
     `rules` are the blocking budgets that it counts in, `output_limit` the tokens that its
     answer may have where the request does not say, None for any number. Whoever sends it sets
-    `request` to what is sent indeed, and calls `reserve` just before that.
+    `request` to what is sent indeed, and calls `reserve` just before that. `bound` is what it
+    may cost at most where somebody says so; otherwise the request tells.
     """
 
     __slots__ = (
@@ -49,6 +52,7 @@ class Call:
         "_lock",
         "_meter",
         "_settled",
+        "bound",
         "first_chunk_ns",
         "request",
         "reservation",
@@ -66,6 +70,7 @@ class Call:
         self._meter = meter
         self.request = request
         self.rules = rules
+        self.bound: Bound | None = None
         self.reservation: Reservation | None = None
         self._generation = _generation
         self.start = start
@@ -128,6 +133,15 @@ class Call:
             self._acknowledgement = self._meter.commit_call(
                 self.start, reading, end, self.reservation
             )
+        except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
+            self._meter.fault(error, "settling a call")
+
+    def settle_stated(self, stated: RecordArguments) -> None:
+        """Make the row of what was stated by hand. The first call counts, later ones do nothing."""
+        if not self._first():
+            return
+        try:
+            self._acknowledgement = self._meter.commit_stated(self.start, stated, self.reservation)
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
             self._meter.fault(error, "settling a call")
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from costmw.capture.manual import RecordArguments, checked
-from costmw.context import Block, close_block, open_block
-from costmw.meter import current_meter
+from costmw.capture.function_run import FunctionRun, ReadUsage, Recording
+from costmw.errors import ConfigError
+from costmw.money import MAX_PICO, parse_usd, to_pico
 
 if TYPE_CHECKING:
     from costmw.meter import Meter
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-ReadUsage = Callable[[Any], RecordArguments | None]
-
-logger = logging.getLogger("costmw")
 
 
 @overload
@@ -31,6 +27,7 @@ def metered(
     /,
     *,
     usage: ReadUsage | None = None,
+    max_cost_usd: Decimal | int | str | None = None,
     meter: Meter | None = None,
     **tags: object,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
@@ -39,6 +36,7 @@ def metered(
     /,
     *,
     usage: ReadUsage | None = None,
+    max_cost_usd: Decimal | int | str | None = None,
     meter: Meter | None = None,
     **tags: object,
 ) -> Any:
@@ -52,21 +50,42 @@ def metered(
         function: the function, when used without brackets.
         usage: reads the return value (a generator's last item) and gives the arguments
             of `Meter.record()`, or None when nothing was billed. It is asked only when
-            no client below recorded anything: for SDKs that cannot be instrumented.
+            no client below recorded anything: for SDKs that cannot be instrumented. With it
+            the function itself is a call to budgets that block: it does not run when they
+            have no room.
+        max_cost_usd: what a run may cost at most, in USD: held in those budgets while it
+            runs. Without it nothing is held, and only a budget that is used up refuses.
         meter: where to record; the request's own, or the newest, when left out.
         tags: the tags.
+
+    Raises:
+        ConfigError: when `max_cost_usd` is no amount, or there is no `usage` with it.
+        BudgetExceeded: by the function, when it may not run.
     """
+    if max_cost_usd is not None and usage is None:
+        raise ConfigError("max_cost_usd needs usage=, which reads what was used of it")
+    recording = None if usage is None else Recording(usage, _pico_usd(max_cost_usd), meter)
     if function is None:
-        return functools.partial(_decorate, usage=usage, meter=meter, tags=tags)
-    name = getattr(function, "__name__", type(function).__name__)
-    return _decorate(function, usage=usage, meter=meter, tags={"feature": name})
+        return functools.partial(_decorate, recording=recording, tags=tags)
+    return _decorate(function, recording=recording, tags={"feature": _name_of(function)})
 
 
-def _decorate(
-    function: Any, *, usage: ReadUsage | None, meter: Meter | None, tags: Mapping[str, object]
-) -> Any:
-    def run() -> _Run:
-        return _Run(tags, usage, meter)
+def _pico_usd(max_cost_usd: Decimal | int | str | None) -> int | None:
+    if max_cost_usd is None:
+        return None
+    amount = parse_usd(max_cost_usd, "max_cost_usd")
+    if not 0 <= to_pico(amount) <= MAX_PICO:
+        raise ConfigError(f"max_cost_usd is {amount}; it must be from 0 to 9.2 million USD")
+    return to_pico(amount)
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _decorate(function: Any, *, recording: Recording | None, tags: Mapping[str, object]) -> Any:
+    def run() -> FunctionRun:
+        return FunctionRun(_name_of(function), tags, recording)
 
     # Frameworks ask what kind of function it is: each wrapper is of the kind that it wraps.
     if inspect.isasyncgenfunction(function):
@@ -84,8 +103,13 @@ def _decorate(
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         running = run()
-        with running:
-            result = function(*args, **kwargs)
+        running.reserve()
+        try:
+            with running:
+                result = function(*args, **kwargs)
+        except BaseException:
+            running.let_go()
+            raise
         # A plain function may hand back what another made, and none of it has run yet.
         if inspect.iscoroutine(result):
             return _finish(running, result)
@@ -99,61 +123,22 @@ def _decorate(
     return call
 
 
-class _Run:
-    """One run of a metered function: its block of tags, and what it may record."""
-
-    def __init__(
-        self, tags: Mapping[str, object], usage: ReadUsage | None, meter: Meter | None
-    ) -> None:
-        self._block = Block(tags)
-        self._usage = usage
-        self._meter = meter
-
-    def __enter__(self) -> None:
-        open_block(self._block)
-
-    def __exit__(self, *error: object) -> None:
-        close_block(self._block)
-
-    def record(self, result: Any) -> None:
-        if read := self._read(result):
-            meter, call = read
-            with self:
-                meter.record(**call)
-
-    async def record_async(self, result: Any) -> None:
-        if read := self._read(result):
-            meter, call = read
-            with self:
-                await meter.arecord(**call)
-
-    def _read(self, result: Any) -> tuple[Meter, RecordArguments] | None:
-        if self._usage is None or self._block.captured:
-            return None
-        meter = self._meter or current_meter()
-        if meter is None:
-            logger.warning("@metered(usage=...) has no Meter to record to: make one first")
-            return None
-        if not meter.enabled:
-            return None
-        try:
-            call = self._usage(result)
-            if call is not None:
-                checked(**call)
-        except Exception as error:  # noqa: BLE001 - the function itself went well
-            meter.fault(error, "what usage= read from a metered function")
-            return None
-        return (meter, call) if call is not None else None
-
-
-async def _finish(running: _Run, coroutine: Coroutine[Any, Any, R]) -> R:
-    with running:
-        result = await coroutine
+async def _finish(running: FunctionRun, coroutine: Coroutine[Any, Any, R]) -> R:
+    try:
+        await running.areserve()
+        with running:
+            result = await coroutine
+    except BaseException:
+        coroutine.close()
+        running.let_go()
+        raise
     await running.record_async(result)
     return result
 
 
-def _in_steps(run: Callable[[], _Run], function: Any) -> Callable[..., Generator[Any, Any, Any]]:
+def _in_steps(
+    run: Callable[[], FunctionRun], function: Any
+) -> Callable[..., Generator[Any, Any, Any]]:
     """Run a generator step by step, each step inside the block."""
 
     @functools.wraps(function)
@@ -161,6 +146,7 @@ def _in_steps(run: Callable[[], _Run], function: Any) -> Callable[..., Generator
         running, inner = run(), function(*args, **kwargs)
         last: Any = None
         resume: Callable[[], Any] = functools.partial(next, inner)
+        running.reserve()
         while True:
             try:
                 with running:
@@ -168,11 +154,15 @@ def _in_steps(run: Callable[[], _Run], function: Any) -> Callable[..., Generator
             except StopIteration as stop:
                 running.record(last)
                 return stop.value
+            except BaseException:
+                running.let_go()
+                raise
             try:
                 sent = yield last
             except GeneratorExit:
                 with running:
                     inner.close()
+                running.let_go()
                 raise
             except BaseException as error:  # noqa: BLE001 - handed on to the generator
                 resume = functools.partial(inner.throw, error)
@@ -183,7 +173,7 @@ def _in_steps(run: Callable[[], _Run], function: Any) -> Callable[..., Generator
 
 
 def _in_async_steps(
-    run: Callable[[], _Run], function: Any
+    run: Callable[[], FunctionRun], function: Any
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Run an async generator step by step, each step inside the block."""
 
@@ -192,6 +182,7 @@ def _in_async_steps(
         running, inner = run(), function(*args, **kwargs)
         last: Any = None
         resume: Callable[[], Any] = inner.__anext__
+        await running.areserve()
         while True:
             try:
                 with running:
@@ -199,11 +190,15 @@ def _in_async_steps(
             except StopAsyncIteration:
                 await running.record_async(last)
                 return
+            except BaseException:
+                running.let_go()
+                raise
             try:
                 sent = yield last
             except GeneratorExit:
                 with running:
                     await inner.aclose()
+                running.let_go()
                 raise
             except BaseException as error:  # noqa: BLE001 - handed on to the generator
                 resume = functools.partial(inner.athrow, error)

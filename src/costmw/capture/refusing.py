@@ -14,6 +14,10 @@ from costmw.money import format_usd, from_pico
 
 _NONE = Decimal(0)
 
+ANY_AMOUNT = 1
+"""Pico-USD that are held for a call of which nobody says what it may cost: a budget that is
+used up refuses it, and one with any room does not."""
+
 
 def beyond_limit(refusal: Refusal, start: CallStart) -> BudgetExceeded:
     """What the call may cost at most does not fit."""
@@ -21,16 +25,18 @@ def beyond_limit(refusal: Refusal, start: CallStart) -> BudgetExceeded:
     scope = _scope(refusal.rule, start)
     held = f", {format_usd(refusal.held)} USD are held by calls in flight" if refusal.held else ""
     until = f" until {refusal.resets_at:%Y-%m-%d %H:%M} UTC" if refusal.resets_at else ""
+    asks = refusal.asked > ANY_AMOUNT
+    may_cost = f"may cost up to {format_usd(refusal.asked)} USD" if asks else "would go beyond that"
     return BudgetExceeded(
         f"budget {_named(refusal.rule, scope)} has {format_usd(left)} of "
         f"{format_usd(refusal.limit)} USD left{until}{held}; this call of {start.request_model} "
-        f"may cost up to {format_usd(refusal.asked)} USD",
+        f"{may_cost}",
         budget=refusal.rule.name,
         scope=scope,
         limit=from_pico(refusal.limit),
         spent=from_pico(refusal.spent),
         held=from_pico(refusal.held),
-        asked=from_pico(refusal.asked),
+        asked=from_pico(refusal.asked) if asks else None,
         resets_at=refusal.resets_at,
     )
 

@@ -21,6 +21,7 @@ from costmw.caps.book import Refusal
 from costmw.caps.rules import Rule
 from costmw.capture.refusing import beyond_limit, no_bound, no_price, not_asked
 from costmw.capture.settle import CallStart, hold_of_result
+from costmw.errors import BudgetExceeded
 from costmw.events import (
     Price,
     Record,
@@ -68,6 +69,7 @@ class Reserver:
         bounds: Bounds,
         config: Config,
         submit: Callable[[Record], Acknowledgement],
+        fault: Callable[[BaseException, str], None],
     ) -> None:
         self._rules = tuple(Rule.of(budget) for budget in budgets if budget.action == "block")
         self._names = frozenset(rule.name for rule in self._rules)
@@ -76,6 +78,7 @@ class Reserver:
         self._ttl = timedelta(seconds=config.hold_ttl)
         self._patience = config.ack_timeout
         self._submit = submit
+        self._fault = fault
         self.is_used = bool(self._rules)
         """Whether there is any blocking budget that calls count in."""
         self._warned: set[tuple[str | None, str]] = set()
@@ -106,9 +109,15 @@ class Reserver:
         Raises:
             BudgetExceeded: when it may not be sent.
         """
-        reservation = self._reservation(call)
+        try:
+            reservation = self._reservation(call)
+        except BudgetExceeded:
+            raise
+        except Exception as error:  # noqa: BLE001 - no fault of ours is told as the host's
+            self._fault(error, "what a call may cost")
+            return self._go_on_or_raise(call, error)
         if reservation is None:
-            return
+            return None
         call.reservation = reservation
         waits_until: float | None = None
         while True:
@@ -119,11 +128,10 @@ class Reserver:
             if asked.dropped or not asked.committed or isinstance(answer, Exception):
                 self._submit(Release(reservation.id))
                 call.reservation = None
-                self._go_on_or_raise(call, answer)
-                return
+                return self._go_on_or_raise(call, answer)
             if answer is None:
                 self._in_flight[reservation.id] = weakref.ref(call)
-                return
+                return None
             now = time.monotonic()
             waits_until = waits_until or now + answer.rule.wait
             if not answer.may_fit or now >= waits_until:
@@ -144,7 +152,7 @@ class Reserver:
 
     def _reservation(self, call: Call) -> Reservation | None:
         start, request = call.start, call.request
-        bound = self._bounds.bound(
+        bound = call.bound or self._bounds.bound(
             start.match, start.request_model, request.body, request.size, start.created_at
         )
         self._warn(start, bound)
@@ -157,7 +165,7 @@ class Reserver:
                 raise no_price(barred[0], start, bound.reason)
             if barred:
                 raise no_bound(barred[0], start, bound.reason)
-            pico_usd = 0
+            return None
         return Reservation(
             event=UsageEvent(
                 id=start.id,

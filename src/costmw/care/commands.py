@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from costmw.care import differences
+from costmw.care import balances, differences
 from costmw.care.forgetting import Person, erase, find, hash_away
 from costmw.care.opening import Ledger, named, opened
 from costmw.care.pruning import drop, old_rows
@@ -40,31 +41,54 @@ def prune(store: str, *, days: int | None, before: str, dry_run: bool) -> str:
 
 
 def verify(store: str, *, as_json: bool) -> tuple[str, bool]:
-    """Compare rollups and rows; gives what to say of it, and whether they agree.
+    """Compare rollups and balances with the rows; gives what to say of it, and whether they agree.
 
     Raises:
         CostmwError: when the store cannot be used.
     """
     with opened(store) as ledger, working("Comparing rollups and rows"):
-        lines = differences.lines_of(ledger.verify())
+        sums = differences.lines_of(ledger.verify())
+        amounts = balances.lines_of(ledger.verify_balances())
+        agree = not sums and not amounts
         if as_json:
-            return differences.as_json(lines), not lines
-        if not lines:
-            return f"rollups = ledger: {_calls(_kept(ledger))}", True
-        table = differences.as_table(lines, ledger.time_zone)
-    count = "1 sum differs" if len(lines) == 1 else f"{len(lines)} sums differ"
-    return f"{table}\n{count}; costmw rebuild makes the rollups anew from the rows", False
+            objects = [*differences.objects_of(sums), *balances.objects_of(amounts)]
+            return json.dumps(objects, ensure_ascii=False, indent=2), agree
+        zone = ledger.time_zone
+        if agree:
+            with ledger.snapshot() as snapshot:
+                budgets = len(snapshot.rules().kept)
+            told = [f"rollups = ledger: {_calls(_kept(ledger))}"]
+            if budgets:
+                told.append(f"balances = ledger + holds: {_count(budgets, 'blocking budget')}")
+            return "\n".join(told), True
+    told = []
+    if sums:
+        told.append(differences.as_table(sums, zone))
+    if amounts:
+        shown = list(balances.rows_of(amounts[: differences.SHOWN_AT_MOST], zone))
+        told.append(differences.table_of(balances.HEAD, shown, len(amounts)))
+    count = len(sums) + len(amounts)
+    told.append(
+        f"{'1 sum differs' if count == 1 else f'{count} sums differ'}; costmw rebuild makes the "
+        "rollups anew from the rows"
+    )
+    return "\n".join(told), False
 
 
 def rebuild(store: str) -> str:
-    """Make the rollups anew; gives what to say of it.
+    """Make the rollups and balances anew; gives what to say of it.
 
     Raises:
         CostmwError: when the store cannot be used.
     """
     with opened(store) as ledger, working("Making the rollups anew"):
         count = ledger.rebuild()
-    return f"rollups are made anew from {count} row{'' if count == 1 else 's'}"
+        ledger.rebuild_balances()
+    return f"rollups are made anew from {_count(count, 'row')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def backup(store: str, target: Path) -> str:

@@ -64,13 +64,18 @@ def _whole(sums: Mapping[str, int]) -> dict[str, int]:
 
 def as_table(lines: Sequence[Line], zone: ZoneInfo) -> str:
     """A table to read; money in USD, times in the store's zone."""
-    rows = [_HEAD, *(_row(line, zone) for line in lines[:SHOWN_AT_MOST])]
+    return table_of(_HEAD, [_row(line, zone) for line in lines[:SHOWN_AT_MOST]], len(lines))
+
+
+def table_of(head: tuple[str, ...], shown: Sequence[tuple[str, ...]], count: int) -> str:
+    """Rows under their headings, and how many more there are of `count`."""
+    rows = [head, *shown]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-    more = len(lines) - SHOWN_AT_MOST
+    more = count - len(shown)
     return f"{text}\n... and {more} more: --json has them all" if more > 0 else text
 
 
@@ -103,12 +108,8 @@ def _column(name: str) -> str:
     return name
 
 
-def as_json(lines: Iterable[Line]) -> str:
-    """A list of objects; money in pico-USD, times in UTC."""
-    return json.dumps(list(_objects(lines)), ensure_ascii=False, indent=2)
-
-
-def _objects(lines: Iterable[Line]) -> Iterator[dict[str, object]]:
+def objects_of(lines: Iterable[Line]) -> Iterator[dict[str, object]]:
+    """Objects for JSON; money in pico-USD, times in UTC."""
     for line in lines:
         yield {
             "every": "hour" if line.every_minutes == HOUR else "day",

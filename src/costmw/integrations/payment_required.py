@@ -40,7 +40,7 @@ def payment_required(refusal: BudgetExceeded, *, explain: bool) -> PaymentRequir
         "type": TYPE,
         "title": "Budget exceeded",
         "status": HTTPStatus.PAYMENT_REQUIRED.value,
-        "detail": refusal.reason if explain else _brief(refusal),
+        "detail": refusal.reason if explain else brief(refusal),
     }
     if explain:
         problem |= {
@@ -54,8 +54,7 @@ def payment_required(refusal: BudgetExceeded, *, explain: bool) -> PaymentRequir
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     if refusal.resets_at is not None:
         problem["resets_at"] = _in_utc(refusal.resets_at)
-        seconds = (refusal.resets_at - datetime.now(UTC)).total_seconds()
-        headers["Retry-After"] = str(max(0, math.ceil(seconds)))
+        headers["Retry-After"] = str(seconds_until(refusal.resets_at))
     body = json.dumps(problem, ensure_ascii=False).encode()
     headers["Content-Length"] = str(len(body))
     return PaymentRequired(headers, body)
@@ -71,11 +70,17 @@ def refusal_in(error: BaseException) -> BudgetExceeded | None:
     return None
 
 
-def _brief(refusal: BudgetExceeded) -> str:
+def brief(refusal: BudgetExceeded) -> str:
+    """What may be told to everyone: no name, no amount."""
     said = "This would cost more than what is left of a budget for language models."
     if refusal.resets_at is None:
         return said
     return f"{said} It is renewed at {_in_utc(refusal.resets_at)}."
+
+
+def seconds_until(at: datetime) -> int:
+    """How long it is until then, in seconds; 0 when it has passed."""
+    return max(0, math.ceil((at - datetime.now(UTC)).total_seconds()))
 
 
 def _in_utc(at: datetime) -> str:

@@ -147,12 +147,12 @@ class _Body:
             if self._steps is None:
                 self._steps = self._context.run(iter, self._body)
             piece = self._context.run(next, self._steps)
+            self._begun = True
         except (BudgetExceeded, BaseExceptionGroup) as error:
             if self._begun:
                 raise
             self._steps, self._begun = iter(()), True
             return self._head.refused(error)
-        self._begun = self._begun or bool(piece)
         return piece
 
     def __getattr__(self, name: str) -> Any:

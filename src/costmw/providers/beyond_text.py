@@ -63,14 +63,17 @@ _ENCODED_FROM = 100
 def beyond_text(body: Json) -> BeyondText:
     """Find what a request brings in beside its text."""
     found = BeyondText()
-    waiting: list[Any] = [body]
+    waiting: list[Any] = [dict(body)]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if not _TELLING.isdisjoint(value):
                 _take(found, value)
-            if value.get("type") == "tool_use":
+            kind = value.get("type")
+            if kind == "tool_use":
                 continue
+            if kind == "item_reference":
+                found.is_outside = True
             for key, inner in value.items():
                 if isinstance(inner, dict | list) and key not in _NOT_INPUT:
                     waiting.append(inner)
@@ -95,12 +98,12 @@ def _take(found: BeyondText, value: Json) -> None:
         elif key in _PICTURES:
             for picture in inner if isinstance(inner, list) else (inner,):
                 _take_picture(found, picture)
+        elif key == "audio" or (key == "input_audio" and isinstance(inner, str)):
+            _take_sound(found, inner)
         elif key in _DATA:
             _take_data(found, value, inner)
         elif key in _CACHES:
             _take_cache(found, value)
-        elif key == "audio":
-            _take_sound(found, inner)
         elif key in ("uri", "data"):
             _take_block(found, value)
 

@@ -25,13 +25,17 @@ _RUN_BY_THE_APP = (
 """Starts of the types of tools that the app runs itself."""
 
 _OF_THE_APP = frozenset(
-    {"functionDeclarations", "function_declarations", "toolSpec", "cachePoint", "input_schema"}
+    {
+        *("functionDeclarations", "function_declarations", "computerUse", "computer_use"),
+        *("toolSpec", "cachePoint"),
+    }
 )
-"""Keys that only tools of the app have, where tools have no type."""
+"""Keys of tools that the app runs itself, where each tool is a key: Gemini's and Bedrock's."""
 
 _SHORT = (
-    *("web_search", "file_search", "googleSearch", "google_search", "search", "tool_search"),
-    *("code_", "codeExecution", "advisor", "systemTool"),
+    *("web_search", "file_search", "search", "tool_search", "code_", "advisor", "systemTool"),
+    *("googleSearch", "google_search", "googleMaps", "google_maps", "enterprise", "fileSearch"),
+    *("retrieval", "codeExecution"),
 )
 """Starts of the names of tools whose results are short, unlike pages that are fetched."""
 
@@ -110,8 +114,8 @@ def _hosted(body: Json) -> Iterator[Json]:
     for holder in (body, config if isinstance(config, Mapping) else {}):
         tools = holder.get("tools")
         for tool in tools if isinstance(tools, list) else ():
-            if isinstance(tool, Mapping) and not _is_of_the_app(tool):
-                yield tool
+            if isinstance(tool, Mapping):
+                yield from _hosted_part(tool)
     for key in ("web_search_options", "search_parameters"):
         if isinstance(asked := body.get(key), Mapping) and asked.get("mode") != "off":
             yield {"type": "web_search"}
@@ -125,11 +129,14 @@ def _hosted(body: Json) -> Iterator[Json]:
             yield {"type": key}
 
 
-def _is_of_the_app(tool: Json) -> bool:
+def _hosted_part(tool: Json) -> Iterator[Json]:
+    """What of a tool the provider runs: it, none of it, or some of its keys."""
     kind = tool.get("type")
     if isinstance(kind, str):
-        return kind.startswith(_RUN_BY_THE_APP)
-    return bool(_OF_THE_APP & tool.keys()) or "name" in tool
+        if not kind.startswith(_RUN_BY_THE_APP):
+            yield tool
+    elif "name" not in tool and (own := tool.keys() - _OF_THE_APP):
+        yield {key: tool[key] for key in own}
 
 
 def _is(tool: Json, names: tuple[str, ...]) -> bool:

@@ -197,12 +197,17 @@ def _prompts(body: Json) -> int:
     return len(prompt)
 
 
-def _count(body: Any, path: Path) -> int | None:
-    for key in path:
-        body = body.get(key) if isinstance(body, Mapping) else None
-    if isinstance(body, float) and body.is_integer():
-        body = int(body)
-    return body if type(body) is int and body >= 0 else None
+def _count(body: Json, path: Path) -> int | None:
+    *outer, name = path
+    for key in outer:
+        inner = body.get(key)
+        if not isinstance(inner, dict):
+            return None
+        body = inner
+    value = body.get(name)
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value >= 0 else None
 
 
 def _text(value: object) -> str | None:

@@ -16,7 +16,7 @@ _LONGEST = (
     (r"o[134](?:-mini|-pro|-preview)?(?=$|-\d{4})", 100_000),
     (r"gpt-5(?:\.[1-4])?(?:-mini|-nano|-codex)?(?=$|-\d{4})", 128_000),
     (r"gemini-(?:1\.5|2\.0)-(?:flash|pro)", 8_192),
-    (r"gemini-(?:2\.5|3(?:\.\d)?)-(?:flash|pro)", 65_536 + 32_768),
+    (r"gemini-(?:(?:2\.5|3(?:\.\d)?)-)?(?:flash|pro)", 65_536 + 32_768),
 )
 _KNOWN = [(re.compile(rf"(?:^|[/:.]){pattern}"), tokens) for pattern, tokens in _LONGEST]
 

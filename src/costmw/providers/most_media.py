@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from costmw.providers.base import text_bytes
 from costmw.providers.most_used import (
     LONGEST_SOUND_SECONDS,
     PICTURE_TOKENS,
@@ -47,7 +48,7 @@ def _pictures(asking: Asking) -> MostUsed:
         1 + (_number(body.get("partial_images")) or 0)
     )
     edits = asking.api.endswith("edits")
-    text = len(str(body.get("prompt")).encode()) if edits else asking.size
+    text = text_bytes(body.get("prompt")) if edits else asking.size
     return MostUsed(
         input_tokens=text + TEMPLATE_TOKENS + (PICTURES_EDITED * PICTURE_TOKENS if edits else 0),
         output_tokens=count * each,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from costmw.providers.base import text_bytes
 from costmw.providers.hosted_tools import USES_ASSUMED, Advisor
 from costmw.providers.limits import RequestLimits, limits_of, place_of_limit
 from costmw.providers.longest_answers import longest_answer
@@ -34,6 +35,9 @@ LARGE_PICTURE_TOKENS = 50_000
 SHORT_RESULT_TOKENS = 32_768
 """What one use of a tool with short results adds; seen are 8,000, documented is nothing."""
 
+MANY_USES = 100
+"""Of tools: more are taken to fill the context each time."""
+
 SOUND_BYTES_A_SECOND = 600
 """Fewer than any codec for speech has, so that bytes bound seconds."""
 
@@ -46,7 +50,7 @@ class MostUsed:
     """What one request uses at most.
 
     `other` are counts by the price list's families of units (`characters`, `durations` in
-    seconds, `document_pages`, `pixels`, `messages`). `reads` and `writes` are kinds of tokens
+    seconds, `document_pages`). `reads` and `writes` are kinds of tokens
     beside text. `warnings` say what was assumed for lack of a limit, and the remedy.
     """
 
@@ -98,7 +102,8 @@ def most_used(asking: Asking) -> MostUsed:
     limits = limits_of(asking.api, asking.body, asking.model)
     warnings: list[str] = []
     output = _output(asking, limits, warnings)
-    once = _input(asking, limits, warnings)
+    is_outside = limits.beyond_text.is_outside or _is_continued(asking) or not asking.body
+    once = _input(asking, limits, warnings, is_outside=is_outside)
     uses, total = limits.tools.uses, once
     if asking.api == "openai.runs":
         uses, total = _of_run(asking, once, warnings)
@@ -118,21 +123,19 @@ def most_used(asking: Asking) -> MostUsed:
         input_tokens=total,
         output_tokens=output,
         billed_tool_uses=limits.tools.billed_uses,
-        reads=_ANYTHING
-        if beyond.is_outside or uses
-        else _kinds(beyond.pictures, beyond.sound_bytes),
+        reads=_ANYTHING if is_outside or uses else _kinds(beyond.pictures, beyond.sound_bytes),
         writes=_written(asking),
         caches_for=beyond.caches_for,
-        other=_other(asking, limits),
+        other=_other(asking, beyond.sound_bytes, is_outside=is_outside),
         advisors=limits.tools.advisors,
         warnings=tuple(warnings),
     )
 
 
-def _input(asking: Asking, limits: RequestLimits, warnings: list[str]) -> int:
+def _input(asking: Asking, limits: RequestLimits, warnings: list[str], *, is_outside: bool) -> int:
     beyond = limits.beyond_text
     pictures = beyond.pictures * _picture_tokens(asking)
-    if beyond.is_outside or _is_continued(asking) or not asking.body:
+    if is_outside:
         warnings.append(
             "a part of the input is not in the request, or cannot be read there, "
             f"so that all {asking.context:,} tokens that {asking.name} takes are held: send text "
@@ -146,7 +149,7 @@ def _input(asking: Asking, limits: RequestLimits, warnings: list[str]) -> int:
     if asking.api == "voyage.rerank":
         # The query is read once more for each document.
         documents = asking.body.get("documents")
-        text += len(str(asking.body.get("query")).encode()) * len(
+        text += text_bytes(asking.body.get("query")) * len(
             documents if isinstance(documents, list) else ()
         )
     return text + beyond.sound_bytes + pictures
@@ -188,7 +191,7 @@ def _output(asking: Asking, limits: RequestLimits, warnings: list[str]) -> int:
 
 def _in_rounds(once: int, uses: int, more: int, output: int, context: int) -> int:
     """The input of all rounds together: each reads what came before it again."""
-    if uses * more > 100 * context:
+    if uses > MANY_USES:
         return (uses + 1) * context
     later = (min(once + output + use * more, context) for use in range(1, uses + 1))
     return once + sum(later)
@@ -228,24 +231,13 @@ def _written(asking: Asking) -> frozenset[str]:
     return frozenset(str(kind).lower() for kind in asked)
 
 
-def _other(asking: Asking, limits: RequestLimits) -> Mapping[str, int]:
-    """What is billed by other units than tokens, in the formats that have such prices."""
-    beyond = limits.beyond_text
-    if asking.api == "google.predict":
-        return {"characters": asking.size}
-    if asking.api == "mistral.moderations":
-        given = asking.body.get("input")
-        return {"messages": len(given) if isinstance(given, list) else 1}
-    if asking.api == "voyage.multimodalembeddings":
-        return {"pixels": LARGEST_PICTURE_PIXELS * beyond.pictures}
-    if asking.provider == "mistral_ai" and (beyond.sound_bytes or beyond.is_outside):
-        seconds = seconds_of(beyond.sound_bytes * 3 // 4)
-        return {"durations": LONGEST_SOUND_SECONDS if beyond.is_outside else seconds}
-    return {}
-
-
-LARGEST_PICTURE_PIXELS = 16_000_000
-"""That Voyage takes: https://docs.voyageai.com/docs/multimodal-embeddings."""
+def _other(asking: Asking, sound_bytes: int, *, is_outside: bool) -> Mapping[str, int]:
+    """What is billed by other units than tokens: Mistral bills sound in a chat by the second."""
+    if asking.provider != "mistral_ai" or not (sound_bytes or is_outside):
+        return {}
+    # Encoded in base64, which is a third longer.
+    sent = seconds_of(sound_bytes * 3 // 4)
+    return {"durations": LONGEST_SOUND_SECONDS if is_outside else sent}
 
 
 def seconds_of(sound_bytes: int) -> int:

@@ -108,6 +108,7 @@ class ProxyApp:
                 body=RequestBody(receive, headers, self.config, self._buffers),
                 drop=self._tag_headers,
                 replace_key=not self._door.is_open,
+                explain_refusals=self.config.explain_refusals,
                 timeout=self._timeout,
                 via=self._via,
             )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from costmw.errors import MissingExtra
+from costmw.errors import BudgetExceeded, MissingExtra
 from costmw.proxy.bodies import ClientLeft, RequestBody
 from costmw.proxy.credentials import with_key, without_keys
 from costmw.proxy.failures import BROKEN, refusal_for, was_never_sent
@@ -19,7 +19,7 @@ from costmw.proxy.headers import (
 )
 from costmw.proxy.leaving import ClientWatch
 from costmw.proxy.metering import MeteredCall, text_headers
-from costmw.proxy.refusals import Refusal
+from costmw.proxy.refusals import Refusal, beyond_budget
 
 try:
     import httpcore2
@@ -46,6 +46,7 @@ class Exchange:
         body: of the request, not read yet.
         drop: headers that end here, beside those that always do.
         replace_key: whether the client's keys are taken out.
+        explain_refusals: whether the client is told which budget a call does not fit.
         timeout: of the connection to the upstream, in the pool's terms.
         via: what the proxy adds to the header of that name.
     """
@@ -62,6 +63,7 @@ class Exchange:
         body: RequestBody,
         drop: Set[bytes],
         replace_key: bool,
+        explain_refusals: bool,
         timeout: dict[str, float],
         via: bytes,
     ) -> None:
@@ -74,6 +76,7 @@ class Exchange:
         self._body = body
         self._drop = drop
         self._replace_key = replace_key
+        self._explain_refusals = explain_refusals
         self._timeout = timeout
         self._via = via
         self._watch = ClientWatch(receive)
@@ -163,6 +166,10 @@ class Exchange:
     async def _exchange(
         self, pool: httpcore2.AsyncConnectionPool, request: httpcore2.Request
     ) -> None:
+        try:
+            await self._call.reserve()
+        except BudgetExceeded as refusal:
+            raise beyond_budget(refusal, explain=self._explain_refusals) from None
         try:
             response = self._response = await pool.handle_async_request(request)
         except (ClientLeft, Refusal):

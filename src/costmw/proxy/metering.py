@@ -83,6 +83,15 @@ class MeteredCall:
             capture.meter.fault(error, "a request")
         return content
 
+    async def reserve(self) -> None:
+        """Hold what the call may cost in the budgets that block it.
+
+        Raises:
+            BudgetExceeded: when it may not be sent.
+        """
+        if self._call is not None:
+            await self._call.areserve()
+
     @property
     def is_one(self) -> bool:
         """Whether this is a call of an LLM that we know."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
 
 from pydantic_core import to_json
+
+from costmw.errors import BudgetExceeded
+from costmw.integrations.payment_required import brief, seconds_until
 
 NAME = "costmw"
 
@@ -13,17 +17,25 @@ NAME = "costmw"
 class Refusal(Exception):
     """An answer of our own in place of the upstream's.
 
-    `code` says why, in the words of RFC 9209 where it has some.
+    `code` says why, in the words of RFC 9209 where it has some; where SDKs know another word
+    for it, `proxy_error` is that of the RFC.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: dict[str, str] | None = None,
+        proxy_error: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = headers or {}
+        self.proxy_error = proxy_error or code
 
     def body(self, family: str) -> bytes:
         """The error as the SDKs of a format family expect it: `openai`, `anthropic`, ..."""
@@ -52,7 +64,7 @@ class Refusal(Exception):
             "content-type": "application/json",
             "content-length": str(len(body)),
             "date": formatdate(usegmt=True),
-            "proxy-status": f"{NAME}; error={self.code}",
+            "proxy-status": f"{NAME}; error={self.proxy_error}",
             **self.headers,
         }
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -62,9 +74,24 @@ class Refusal(Exception):
         ]
 
 
+def beyond_budget(refusal: BudgetExceeded, *, explain: bool) -> Refusal:
+    """The answer to a call that does not fit a budget; no SDK tries it again."""
+    headers = {"x-should-retry": "false", "cache-control": "no-store"}
+    if refusal.resets_at is not None:
+        headers["retry-after"] = str(seconds_until(refusal.resets_at))
+    return Refusal(
+        HTTPStatus.PAYMENT_REQUIRED.value,
+        "budget_exceeded",
+        refusal.reason if explain else brief(refusal),
+        headers=headers,
+        proxy_error="http_request_denied",
+    )
+
+
 _OPENAI = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
@@ -75,6 +102,7 @@ _OPENAI = {
 _ANTHROPIC = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
@@ -86,6 +114,7 @@ _ANTHROPIC = {
 _GOOGLE = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    402: "RESOURCE_EXHAUSTED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "INVALID_ARGUMENT",

@@ -46,6 +46,7 @@ class ProxyConfig:
     accept_tags_header: take tags from the header `X-LLM-Tags`, a JSON object.
     tag_headers: headers that are tags, as in `{"x-tenant": "tenant"}`.
     include_usage: ask chat streams for usage, which they leave out otherwise.
+    explain_refusals: tell clients whose call does not fit a budget which one, and amounts.
     connect_timeout: to reach an upstream.
     read_timeout: between two pieces of an answer, and before the first.
     write_timeout: until an upstream takes a piece of a request.
@@ -63,6 +64,7 @@ class ProxyConfig:
     accept_tags_header: bool = False
     tag_headers: Mapping[str, str] = field(default_factory=dict)
     include_usage: bool = True
+    explain_refusals: bool = False
     connect_timeout: float = 10.0
     read_timeout: float = 600.0
     write_timeout: float = 60.0
@@ -79,7 +81,7 @@ class ProxyConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
-        for name in ("built_in", "accept_tags_header", "include_usage"):
+        for name in ("built_in", "accept_tags_header", "include_usage", "explain_refusals"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false")
         upstreams = {

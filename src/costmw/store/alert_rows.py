@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 from uuid import UUID
@@ -113,25 +113,6 @@ class AlertRows:
                 "DELETE FROM alerts WHERE forget_at < ?", (round(self._clock(execute) * 1_000_000),)
             )
 
-    def retag(self, key: str, value: str, substitute: str) -> None:
-        """Put something else in the place of a tag's value."""
-        with self._transaction() as execute:
-            for position, *columns in execute(f"{_SELECT} WHERE scope <> '{{}}'", ()):
-                row = _row_of(columns)
-                if row.budget and row.scope.get(key) == value:
-                    changed = AlertRow(
-                        row.kind,
-                        row.budget,
-                        {**row.scope, key: substitute},
-                        row.period_start,
-                        row.threshold,
-                    )
-                    execute("DELETE FROM alerts WHERE digest = ?", (changed.digest,))
-                    execute(
-                        "UPDATE alerts SET scope = ?, digest = ? WHERE seq = ?",
-                        (_json(changed.scope), changed.digest, position),
-                    )
-
     # What channels have.
 
     def register(self, channel: str, address: str) -> None:
@@ -203,6 +184,22 @@ class KeepsAlerts(Protocol):
     @property
     def alerts(self) -> AlertRows:
         """Its alerts."""
+
+
+def retag(execute: Execute, key: str, value: str, substitute: str) -> None:
+    """Put something else in the place of a tag's value, in all alerts of budgets."""
+    for position, *columns in execute(f"{_SELECT} WHERE budget <> ''", ()):
+        row = _row_of(columns)
+        if row.scope.get(key) != value:
+            continue
+        changed = replace(row, scope={**row.scope, key: substitute})
+        if execute("SELECT 1 FROM alerts WHERE digest = ?", (changed.digest,)):
+            execute("DELETE FROM alerts WHERE seq = ?", (position,))
+        else:
+            execute(
+                "UPDATE alerts SET scope = ?, digest = ? WHERE seq = ?",
+                (_json(changed.scope), changed.digest, position),
+            )
 
 
 _COLUMNS = "id, kind, budget, scope, period_start, threshold, details, forget_at, quiet, raised_at"

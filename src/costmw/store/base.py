@@ -6,6 +6,7 @@ readers (`snapshot`). It holds the ledger: events and amendments, never changed.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -16,7 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from costmw.caps.book import LimitUse
-from costmw.caps.rules import Rule
+from costmw.caps.rules import Rule, Rules
 from costmw.events import Record, UsageEvent
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ DIMENSIONS = ("model", "provider", "operation", "status", "cost_source", "api_ke
 
 TagScope = Mapping[str, str]
 """Tags that a reader is confined to: every answer counts only rows that have them all."""
+
+
+def erased_name() -> str:
+    """What stands in the place of a tag's value that is erased: its calls stay apart."""
+    return f"(erased {secrets.token_hex(4)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,9 @@ class Snapshot(Protocol):
 
     def pruned_until(self) -> datetime | None:
         """Rows that began before are dropped, and told of by sums alone; None when none are."""
+
+    def rules(self) -> Rules:
+        """The blocking budgets of the ledger."""
 
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
         """The limits of blocking budgets that a call with these tags counts against."""

@@ -190,8 +190,31 @@ class Caps:
     def rebuild(self, ledger: Ledger) -> None:
         """Make all balances anew, from the rows, holds and assumed charges."""
         assert self.rules is not None  # heeded before
-        ledger.run("DELETE FROM balances WHERE budget = ?", [(name,) for name in self.rules.kept])
-        write_balances(ledger, balances_from_ledger(ledger, self.rules, self.now()))
+        rules = Rules(read_rules(ledger), self.rules.zone)
+        ledger.run("DELETE FROM balances WHERE budget = ?", [(name,) for name in rules.kept])
+        write_balances(ledger, balances_from_ledger(ledger, rules, self.now()))
+        self._change(ledger)
+
+    def retag(self, ledger: Ledger, key: str, value: str, name: str) -> None:
+        """Put `name` in the place of a tag's value, after it is there in the rows."""
+        for table in ("holds", "assumed_charges"):
+            rows = ledger.ask(f"SELECT tags, id FROM {table}")  # noqa: S608 - our own names
+            ledger.run(
+                f"UPDATE {table} SET tags = ? WHERE id = ?",  # noqa: S608 - our own names
+                [
+                    (json.dumps({**tags, key: name}), row_id)
+                    for text, row_id in rows
+                    if (tags := json.loads(text)).get(key) == value
+                ],
+            )
+        for kept in read_rules(ledger):
+            renamed = kept.rule.with_tags({(key, value): name})
+            if kept.source == "page" and renamed != kept.rule:
+                ledger.run(
+                    "UPDATE budgets SET definition = ? WHERE name = ?",
+                    [(renamed.to_json(), renamed.name)],
+                )
+        self.rebuild(ledger)
 
     def _change(self, ledger: Ledger) -> None:
         begin_epoch(ledger, read_epoch(ledger))
@@ -211,10 +234,12 @@ class Caps:
                 case Renewal():
                     renewals.append(record)
         _renew(ledger, renewals)
+        released = list(ended)
         ended |= dict.fromkeys(event.id for event in (*written.new, *written.known))
         holds = read_amounts(ledger, "holds", [*ended, *reservations])
         applied = Applied()
         changes = list(_changes_of(ledger, written, holds, applied))
+        changes += _given_back(ledger, [one for one in released if one not in holds])
         asked = [
             (reservation, Amount(reservation.pico_usd, reservation.unpriced, at, reservation.tags))
             for reservation in reservations.values()
@@ -223,14 +248,14 @@ class Caps:
             and reservation.id not in ended
             and (at := reservation.event.created_at)
         ]
-        released = [hold for hold_id, hold in holds.items() if hold_id in ended]
+        settled = [hold for hold_id, hold in holds.items() if hold_id in ended]
         places = {
             key
-            for amount in (*released, *(c.amount for c in changes), *(a for _, a in asked))
+            for amount in (*settled, *(c.amount for c in changes), *(a for _, a in asked))
             for _, key in self.rules.places_of(amount.tags, amount.at)
         }
         book = Book(self.rules, read_balances(ledger, places))
-        for hold in released:
+        for hold in settled:
             book.release(hold)
         for change in changes:
             if change.is_spent:
@@ -284,6 +309,15 @@ def _changes_of(
             yield _Change(assumed.pop(amendment.event_id), is_spent=False, sign=-1)
             priced.append(amendment.event_id)
     _drop(ledger, "assumed_charges", priced)
+
+
+def _given_back(ledger: Ledger, ids: Sequence[UUID]) -> list[_Change]:
+    """What is not charged after all, of calls that were held to be lost."""
+    if not ids:
+        return []
+    assumed = read_amounts(ledger, "assumed_charges", ids)
+    _drop(ledger, "assumed_charges", list(assumed))
+    return [_Change(amount, is_spent=False, sign=-1) for amount in assumed.values()]
 
 
 def _charges_of_new(

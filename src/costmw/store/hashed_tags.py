@@ -17,7 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from costmw.caps.book import LimitUse
-from costmw.caps.rules import Rule
+from costmw.caps.rules import Rule, Rules
 from costmw.context import tag_value
 from costmw.events import Amendment, Record, Release, Renewal, Reservation, UsageEvent
 from costmw.store.base import Found, FoundDurations, OutcomeCount, Query, Snapshot, Store, TagScope
@@ -216,6 +216,9 @@ class _HashedSnapshot:
 
     def pruned_until(self) -> datetime | None:
         return self._snapshot.pruned_until()
+
+    def rules(self) -> Rules:
+        return self._snapshot.rules()
 
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
         return self._snapshot.limits(self._hasher.hashed(tags), at)

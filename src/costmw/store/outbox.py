@@ -8,7 +8,6 @@ same way, so that nothing overtakes; nobody waits for a connection that cannot b
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +19,7 @@ from costmw.caps.rules import Rule
 from costmw.config import Config
 from costmw.errors import StoreError, StoreUnreachable
 from costmw.events import Record, Reservation
-from costmw.store.base import Difference, Snapshot, TagScope
+from costmw.store.base import Difference, Snapshot, TagScope, erased_name
 from costmw.store.caps import Answers, BalanceDifference
 from costmw.store.outbox_drainer import Drainer, Remote
 from costmw.store.outbox_file import OutboxFile
@@ -167,7 +166,7 @@ class OutboxStore:
 
         In what waits on this host too; what waits on another is sent as it was.
         """
-        name = substitute or f"(erased {secrets.token_hex(4)})"
+        name = substitute or erased_name()
         self.file.retag(key, value, name)
         return self.remote.forget(key, value, substitute=name)
 

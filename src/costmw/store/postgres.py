@@ -18,7 +18,7 @@ from costmw.config import Config, zone
 from costmw.errors import MissingExtra, StoreBusy, StoreError
 from costmw.events import Record
 from costmw.store.alert_rows import AlertRows
-from costmw.store.base import Difference, TagScope
+from costmw.store.base import Difference, TagScope, erased_name
 from costmw.store.caps import (
     Answers,
     Applied,
@@ -242,8 +242,13 @@ class PostgresStore:
 
     def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
         """Put something else in the place of a tag's value; see `Care.forget`."""
+        name = substitute or erased_name()
         with self._writing(care.PATIENCE) as (connection, _), care.in_turn(connection):
-            return forget_value(connection, key, value, substitute)
+            count = forget_value(connection, key, value, name)
+            ledger = PostgresLedger(connection, self.time_zone, self.url)
+            self._caps.heed(ledger, read_epoch(ledger), self.time_zone)
+            self._caps.retag(ledger, key, value, name)
+        return count
 
     def backup(self, target: Path) -> None:
         """Refuse: Postgres has tools of its own for that.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection
 
+from costmw.store.alert_rows import retag
 from costmw.store.interned import digest_of, digest_of_tags
 from costmw.store.postgres_epoch import begin_epoch
 from costmw.store.postgres_replay import FIELDS
-from costmw.store.postgres_sql import integers, storable, texts
+from costmw.store.postgres_sql import executing, integers, storable, texts
 from costmw.store.record_json import retagged
 
 _ADDED = ", ".join(f"{name} = rollups.{name} + excluded.{name}" for name in FIELDS)
@@ -53,20 +53,20 @@ DO UPDATE SET count = call_outcomes.count + excluded.count
 """  # noqa: S608 - our own names
 
 
-def forget_value(connection: Connection, key: str, value: str, substitute: str | None) -> int:
-    """Put something else in the place of a tag's value, for who has the turn.
+def forget_value(connection: Connection, key: str, value: str, name: str) -> int:
+    """Put `name` in the place of a tag's value, for who has the turn.
 
-    `substitute` None erases it: a random name keeps its calls apart from others'. Where
-    others have the substitute already, these calls become theirs. Gives the number of tag
+    Where others have the name already, these calls become theirs. Gives the number of tag
     sets that had the value. What was sums stays sums.
     """
     begin_epoch(connection)
-    name = storable(substitute or f"(erased {secrets.token_hex(4)})")
+    name = storable(name)
     _retag_dead_letters(connection, key, value, name)
     key, value = storable(key), storable(value)
     old, new = (_facet(connection, key, text) for text in (value, name))
     if old is None or old == new:
         return 0
+    retag(executing(connection), key, value, name)
     tag_sets = connection.execute(
         "SELECT s.id, s.tags FROM tag_sets s JOIN tags t ON t.tag_set_id = s.id "
         "WHERE t.facet_id = $1",

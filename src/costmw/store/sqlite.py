@@ -26,7 +26,7 @@ from costmw.events import Outcome, Record
 from costmw.periods import day_start
 from costmw.store import sqlite_care as care
 from costmw.store.alert_rows import AlertRows
-from costmw.store.base import Difference, TagScope
+from costmw.store.base import Difference, TagScope, erased_name
 from costmw.store.caps import (
     HOLDING,
     Answers,
@@ -106,7 +106,12 @@ class SqliteStore:
         self._readers: set[sqlite3.Connection] = set()
         self._place = Place(self.path, url, config, self._connect)
         self._place.rescuer = self._rescuer = Rescuer(
-            self.path, self._transaction, self.roll_up, self._gate, self._readers
+            self.path,
+            self._transaction,
+            self.roll_up,
+            self._gate,
+            self._readers,
+            self.rebuild_balances,
         )
         self._key = Key(beside(self.path, ".key"))
         self._inserter = RecordInserter()
@@ -340,8 +345,13 @@ class SqliteStore:
 
     def forget(self, key: str, value: str, *, substitute: str | None = None) -> int:
         """Put something else in the place of a tag's value; gives how many tag sets had it."""
+        name = substitute or erased_name()
         with self._transaction() as connection:
-            return forget_value(connection, key, value, substitute)
+            count = forget_value(connection, key, value, name)
+            ledger = SqliteLedger(connection, self.time_zone)
+            self._heed_budgets(ledger)
+            self._caps.retag(ledger, key, value, name)
+        return count
 
     def backup(self, target: Path) -> None:
         """Copy the ledger, as it is at one moment, while it is in use.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 from collections.abc import Mapping
 
+from costmw.store.alert_rows import retag
 from costmw.store.interned import digest_of_tags
 from costmw.store.sqlite_epoch import begin_epoch
 from costmw.store.sqlite_rollups import COLUMNS
+from costmw.store.sqlite_sql import executing
 
 _ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in COLUMNS)
 
@@ -38,16 +39,12 @@ Move = Mapping[str, int]
 """What was `old` becomes `new`."""
 
 
-def forget_value(
-    connection: sqlite3.Connection, key: str, value: str, substitute: str | None
-) -> int:
-    """Put something else in the place of a tag's value, in all rows and rollups.
+def forget_value(connection: sqlite3.Connection, key: str, value: str, name: str) -> int:
+    """Put `name` in the place of a tag's value, in all rows and rollups.
 
-    `substitute` None erases it: a random name keeps its calls apart from others'. Where
-    others have the substitute already, these calls become theirs. Gives the number of tag
+    Where others have the name already, these calls become theirs. Gives the number of tag
     sets that had the value. What was sums stays sums.
     """
-    name = substitute or f"(erased {secrets.token_hex(4)})"
     old, key_id = _facet(connection, key, value)
     if old is None or name == value:
         return 0
@@ -59,6 +56,7 @@ def forget_value(
     # What is deleted or written over is overwritten with zeros.
     connection.execute("PRAGMA secure_delete = ON")
     try:
+        retag(executing(connection), key, value, name)
         for tag_set_id, text in tag_sets:
             _retag(connection, tag_set_id, {**json.loads(text), key: name})
         new, _ = _facet(connection, key, name)

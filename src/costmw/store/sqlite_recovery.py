@@ -44,6 +44,8 @@ STAGES = (
             "call_outcomes",
             "rollups",
             "rollup_histograms",
+            "budgets",
+            "assumed_charges",
         }
     ),
 )

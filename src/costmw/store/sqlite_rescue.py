@@ -52,12 +52,14 @@ class Rescuer:
         roll_up: Callable[[int], int],
         gate: ForkGate,
         readers: set[sqlite3.Connection],
+        when_done: Callable[[], None],
     ) -> None:
         self._path = path
         self._transaction = transaction
         self._roll_up = roll_up
         self._gate = gate
         self._readers = readers
+        self._when_done = when_done
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -128,7 +130,10 @@ class Rescuer:
         if names:
             self._bring_over(self._path.with_name(names[0]))
             return True
-        return self._roll_up(ROLLED_UP_AT_ONCE) == ROLLED_UP_AT_ONCE
+        if self._roll_up(ROLLED_UP_AT_ONCE) == ROLLED_UP_AT_ONCE:
+            return True
+        self._when_done()
+        return False
 
     def _copy(self, connection: sqlite3.Connection, file: FileId | None) -> None:
         """Make a file again of one that was removed, and have its rows brought over."""

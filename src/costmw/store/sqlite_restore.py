@@ -58,6 +58,16 @@ INSERT INTO rollup_histograms (bucket, facet_id, bin, count) VALUES (?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
+_BUDGET = """
+INSERT INTO budgets (name, source, definition, since) VALUES (?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+"""
+
+_ASSUMED_CHARGE = """
+INSERT INTO assumed_charges (id, pico_usd, unpriced, at, tags) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+"""
+
 LOST = "its {} could not be recovered from a damaged file"
 
 
@@ -80,6 +90,8 @@ class Restorer:
             "call_outcomes": self._outcome,
             "rollups": self._rollup,
             "rollup_histograms": self._bin,
+            "budgets": self._budget,
+            "assumed_charges": self._assumed_charge,
         }
 
     def forget_ids(self) -> None:
@@ -230,6 +242,14 @@ class Restorer:
         if known is None:
             raise ValueError("nothing says what it is the histogram of")
         return connection.execute(_BIN, (bucket, known, position, count)).rowcount > 0
+
+    def _budget(self, connection: sqlite3.Connection, values: Sequence[Any], _: None) -> bool:
+        return connection.execute(_BUDGET, values).rowcount > 0
+
+    def _assumed_charge(
+        self, connection: sqlite3.Connection, values: Sequence[Any], _: None
+    ) -> bool:
+        return connection.execute(_ASSUMED_CHARGE, values).rowcount > 0
 
     # Ids.
 

@@ -23,11 +23,13 @@ SHAPES = {
     "call_outcomes": "-: i s s s i i",
     "rollups": "-: " + "i " * 28,
     "rollup_histograms": "-: i i i i",
+    "budgets": "-: s s s i",
+    "assumed_charges": "-: s i i i s",
 }
 """The values of a row, in the order that they are stored; `r` of a table with a rowid."""
 
-MADE_ANEW = frozenset({"tags", "rollup_kinds", "rollup_watermarks"})
-"""Tables whose rows follow from those of others."""
+MADE_ANEW = frozenset({"tags", "rollup_kinds", "rollup_watermarks", "balances", "holds"})
+"""Tables whose rows follow from those of others, or end with the calls that are in flight."""
 
 _KINDS = {"n": type(None), "i": int, "B": bytes, "s": str}
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from costmw.errors import StoreError
-from costmw.events import Record, Reservation
+from costmw.events import Amendment, Record, Release, Reservation, UsageEvent
 from costmw.store.acknowledgement import Acknowledgement, release_all
 from costmw.store.greenlets import MadeLate
 from costmw.store.hold_keeper import Holder, HoldKeeper
@@ -298,7 +298,7 @@ class Writer:
                 with self._wanted:
                     del self._in_hand[: len(part)]
                 release_all(acknowledgement for _, acknowledgement in part)
-                if self.holder is not None:
+                if self.holder is not None and any(_gives_back(record) for record, _ in part):
                     self.holder.ring()
         return True
 
@@ -342,6 +342,11 @@ class Writer:
         self._make_locks()
         self.counts = WriterCounts()
         self._store.after_fork_in_child()
+
+
+def _gives_back(record: Record) -> bool:
+    """Whether there may be more room in a budget after it."""
+    return isinstance(record, UsageEvent | Release | Amendment)
 
 
 def _tell(part: Iterable[tuple[Record, Acknowledgement]], answers: Answers) -> None:

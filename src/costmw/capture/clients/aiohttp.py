@@ -13,16 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costmw.capture.clients.aiohttp_stream import ContentTee
-from costmw.capture.clients.base import (
-    LOW,
-    Capture,
-    Following,
-    FollowingAll,
-    HttpRequest,
-    followed,
-    is_retry,
-    possibly_billed,
-)
+from costmw.capture.clients.base import Capture, HttpRequest, is_retry, possibly_billed
+from costmw.capture.clients.following import LOW, Following, FollowingAll, followed
 from costmw.capture.clients.request_body import ChangedBody
 from costmw.capture.clients.urls import host_and_port, host_of, lower_names, url_request
 from costmw.errors import BudgetExceeded

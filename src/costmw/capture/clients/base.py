@@ -7,11 +7,9 @@ its method that sends is wrapped. Everything else is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -122,16 +120,20 @@ class Capture:
         content, match = request.content, call.start.match
         if content is None or not _can_be_changed(request):
             return None
-        changed = changed_body(
-            content,
-            request.body,
-            match,
-            output_limit=call.output_limit,
-            ask_usage=streamed
-            and self.include_usage
-            and match.format.include_usage
-            and _takes_stream_usage(match.provider, request.params),
-        )
+        try:
+            changed = changed_body(
+                content,
+                request.body,
+                match,
+                output_limit=call.output_limit,
+                ask_usage=streamed
+                and self.include_usage
+                and match.format.include_usage
+                and _takes_stream_usage(match.provider, request.params),
+            )
+        except Exception as error:  # noqa: BLE001 - it is sent as it is, and still a call
+            self.meter.fault(error, "the body of a request")
+            return None
         if changed is not None:
             call.request = Request(changed.body, len(changed.content))
         return changed
@@ -192,68 +194,6 @@ class Capture:
                 call.not_billed(retry=retry)
         except Exception as fault:  # noqa: BLE001 - the host's own error is on its way
             self.meter.fault(fault, "a failed request")
-
-
-Who = TypeVar("Who", bound="Capture | None")
-
-
-class Following(Generic[Who]):
-    """Who follows the requests of a wrapped client, or of a class, at present."""
-
-    __slots__ = ("capture",)
-
-    def __init__(self, capture: Who) -> None:
-        self.capture = capture
-
-
-FollowingAll = Following[Capture | None]
-
-
-_sending: ContextVar[followed | None] = ContextVar("costmw_sending", default=None)
-
-
-class followed:  # noqa: N801 - reads as what it says: `with followed(...): send(request)`
-    """Send a request that is followed: what is sent for it beneath is no other call.
-
-    That is whatever the same client sends (a redirect), what is sent of the same request,
-    and all that goes through a lower library; `level` is the library's. A task that is
-    started meanwhile inherits the context, but not for longer than the request takes.
-    """
-
-    __slots__ = ("_active", "_client", "_level", "_request", "_token")
-
-    def __init__(self, level: int, client: object, request: object = None) -> None:
-        self._level = level
-        self._client = client
-        self._request = request
-
-    def __enter__(self) -> None:
-        self._active = True
-        self._token = _sending.set(self)
-
-    def __exit__(self, *error: object) -> None:
-        self._active = False
-        # Whoever steps the host's coroutine by hand may end it in another context.
-        with suppress(ValueError):
-            _sending.reset(self._token)
-
-    @staticmethod
-    def already(level: int, client: object, request: object = None) -> bool:
-        """Whether a request that is to be sent belongs to one that is followed above."""
-        above = _sending.get()
-        return (
-            above is not None
-            and above._active
-            and (
-                level < above._level
-                or (client is not None and client is above._client)
-                or (request is not None and request is above._request)
-            )
-        )
-
-
-HIGH, LOW = 2, 1
-"""Levels of libraries: some send through aiohttp, and none of these through another."""
 
 
 def json_object(content: bytes | str | None) -> Mapping[str, Any]:

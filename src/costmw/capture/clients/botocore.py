@@ -12,14 +12,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from costmw.capture.clients.base import (
-    HIGH,
-    Capture,
-    Following,
-    FollowingAll,
-    followed,
-    possibly_billed,
-)
+from costmw.capture.clients.base import Capture, possibly_billed
+from costmw.capture.clients.following import HIGH, Following, FollowingAll, followed
 from costmw.capture.clients.urllib3_stream import follow_raw
 from costmw.capture.clients.urls import host_of, lower_names, url_request
 from costmw.errors import BudgetExceeded

@@ -3,41 +3,26 @@
 The two libraries have the same interface and distinct types; both are supported by
 their shape, and neither is imported here. A client is followed by wrapping its own
 `send`, which survives a later change of its event hooks and sees one redirect chain
-as one call; `event_hooks()` is for clients that are to be left alone.
+as one call.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import weakref
-from collections.abc import Callable, Generator, Mapping
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from costmw.capture.clients.base import (
-    HIGH,
-    Capture,
-    Following,
-    FollowingAll,
-    HttpRequest,
-    followed,
-    is_retry,
-    json_object,
-    possibly_billed,
-)
+from costmw.capture.clients.base import Capture, is_retry, possibly_billed
+from costmw.capture.clients.following import HIGH, Following, FollowingAll, followed
 from costmw.capture.clients.httpx_refusal import refusing_answer
+from costmw.capture.clients.httpx_request import http_request, replaced, watches
 from costmw.capture.clients.httpx_stream import tee_around
-from costmw.capture.clients.request_body import ChangedBody
 from costmw.capture.clients.sdk_errors import is_stainless
-from costmw.capture.clients.urls import host_and_port
 from costmw.errors import BudgetExceeded
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
-
-_MARK = "costmw.call"
-"""Where hooks keep the call of a request in flight, in the request's `extensions`."""
 
 
 def is_client(target: object) -> bool:
@@ -80,7 +65,7 @@ def wrap_sync(original: Callable[..., Any], following: FollowingAll) -> Callable
     @functools.wraps(original)
     def send(self: Any, request: Any, **options: Any) -> Any:
         capture = following.capture
-        if capture is None or not _watches(capture, request):
+        if capture is None or not watches(capture, request):
             return original(self, request, **options)
         return _sync_send(capture, functools.partial(original, self), self, request, options)
 
@@ -93,7 +78,7 @@ def wrap_async(original: Callable[..., Any], following: FollowingAll) -> Callabl
     @functools.wraps(original)
     async def send(self: Any, request: Any, **options: Any) -> Any:
         capture = following.capture
-        if capture is None or not _watches(capture, request):
+        if capture is None or not watches(capture, request):
             return await original(self, request, **options)
         send = functools.partial(original, self)
         return await _async_send(capture, send, self, request, options)
@@ -123,7 +108,7 @@ def _sync_send(
     except BaseException as error:
         _failed(capture, call, sent, error)
         raise
-    if _received(capture, call, response, hide=asks_usage):
+    if received(capture, call, response, hide=asks_usage):
         call.wait()
     return response
 
@@ -150,7 +135,7 @@ async def _async_send(
     except BaseException as error:
         _failed(capture, call, sent, error)
         raise
-    if _received(capture, call, response, hide=asks_usage):
+    if received(capture, call, response, hide=asks_usage):
         await call.wait_async()
     return response
 
@@ -163,14 +148,14 @@ def _prepare(
     Whatever goes wrong, it is sent as it is.
     """
     try:
-        if not _watches(capture, request) or followed.already(HIGH, client, request):
+        if not watches(capture, request) or followed.already(HIGH, client, request):
             return None, request, False
-        neutral = _http_request(request)
+        neutral = http_request(request)
         call = capture.begin(neutral)
         changed = None if call is None else capture.body_to_send(call, neutral, streamed=streamed)
         if changed is None:
             return call, request, False
-        return call, _replaced(request, changed), changed.asks_usage
+        return call, replaced(request, changed), changed.asks_usage
     except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
         capture.meter.fault(error, "a request")
         return None, request, False
@@ -192,7 +177,7 @@ def _refused(capture: Capture, call: Call, request: Any, refusal: BudgetExceeded
         raise error from None
 
 
-def _received(capture: Capture, call: Call, response: Any, *, hide: bool) -> bool:
+def received(capture: Capture, call: Call, response: Any, *, hide: bool) -> bool:
     """Take the response; True when its row is made and its commit can be waited for."""
     try:
         headers = response.headers
@@ -215,137 +200,6 @@ def _received(capture: Capture, call: Call, response: Any, *, hide: bool) -> boo
 
 def _failed(capture: Capture, call: Call, request: Any, error: BaseException) -> None:
     capture.failed(call, possibly_billed=possibly_billed(error), retry=is_retry(request.headers))
-
-
-class _Done:
-    """What a hook returns: nothing for a sync client, awaitable at once for an async one."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
-def event_hooks(capture: Capture) -> dict[str, list[Callable[[Any], Any]]]:
-    """Hooks for `Client(event_hooks=...)`, sync and async alike."""
-    done = _Done()
-
-    def on_request(request: Any) -> Any:
-        if _MARK in request.extensions:
-            return done
-        call = _begin_hooked(capture, request)
-        if call is None:
-            return done
-        if _is_coroutine(inspect.currentframe()):
-            return _areserve_hooked(capture, call, request)
-        try:
-            call.reserve()
-        except BudgetExceeded as refusal:
-            raise _refused_hooked(capture, call, request, refusal) from None
-        return done
-
-    def on_response(response: Any) -> _Done:
-        owner, call = response.request.extensions.get(_MARK, (None, None))
-        if owner is capture:
-            del response.request.extensions[_MARK]
-            _received(capture, call, response, hide=False)
-        return done
-
-    on_request.costmw = Following(capture)  # type: ignore[attr-defined]
-    return {"request": [on_request], "response": [on_response]}
-
-
-def _is_coroutine(hook: FrameType | None) -> bool:
-    """Whether a hook is called by an async client: nothing else tells, and one must not block."""
-    caller = hook.f_back if hook is not None else None
-    return caller is not None and bool(caller.f_code.co_flags & inspect.CO_COROUTINE)
-
-
-def _begin_hooked(capture: Capture, request: Any) -> Call | None:
-    try:
-        if not _watches(capture, request) or followed.already(HIGH, None, request):
-            return None
-        call = capture.begin(_http_request(request))
-        if call is not None:
-            request.extensions[_MARK] = (capture, call)
-    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
-        capture.meter.fault(error, "a request")
-        return None
-    return call
-
-
-async def _areserve_hooked(capture: Capture, call: Call, request: Any) -> None:
-    try:
-        await call.areserve()
-    except BudgetExceeded as refusal:
-        raise _refused_hooked(capture, call, request, refusal) from None
-
-
-def _refused_hooked(
-    capture: Capture, call: Call, request: Any, refusal: BudgetExceeded
-) -> BudgetExceeded:
-    del request.extensions[_MARK]
-    return capture.refusal(call, refusal, request.headers)
-
-
-def _watches(capture: Capture, request: Any) -> bool:
-    try:
-        url = request.url
-        port = url.port
-        return capture.watches(url.host if port is None else host_and_port(url.host, port))
-    except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
-        capture.meter.fault(error, "a request")
-        return False
-
-
-def _http_request(request: Any) -> HttpRequest:
-    url = request.url
-    content = _content(request)
-    body = json_object(content)
-    return HttpRequest(
-        method=request.method,
-        host=host_and_port(url.host, url.port),
-        path=url.path,
-        headers=request.headers,
-        params=url.params,
-        body=body if content is not None else _form_fields(request),
-        content=content,
-        size=int(request.headers.get("content-length") or 0),
-    )
-
-
-def _content(request: Any) -> bytes | None:
-    """The bytes that are sent; None for a form or a stream, which only the transport may read."""
-    try:
-        content: bytes = request.content
-    except RuntimeError:  # httpx: RequestNotRead
-        return None
-    return content
-
-
-def _form_fields(request: Any) -> dict[str, str]:
-    """The text fields of a multipart request, whose files only the transport may read."""
-    fields = getattr(request.stream, "fields", ())
-    return {
-        field.name: field.value
-        for field in fields
-        if isinstance(getattr(field, "name", None), str)
-        and isinstance(getattr(field, "value", None), str)
-    }
-
-
-def _replaced(request: Any, changed: ChangedBody) -> Any:
-    """The same request with another body; a chunk is hidden in bytes that are not compressed."""
-    headers = request.headers.copy()
-    headers.pop("content-length", None)
-    if changed.asks_usage:
-        headers["accept-encoding"] = "identity"
-    return type(request)(
-        request.method,
-        request.url,
-        headers=headers,
-        content=changed.content,
-        extensions=request.extensions,
-    )
 
 
 def _body_at_hand(response: Any) -> bytes | None:

@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from costmw.capture.clients import aiohttp, botocore, httpx, requests
-from costmw.capture.clients.base import Capture, Following, FollowingAll
+from costmw.capture.clients.base import Capture
+from costmw.capture.clients.following import Following, FollowingAll
 
 logger = logging.getLogger("costmw")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from costmw.providers.limits import with_output_limit
 from costmw.providers.registry import Match
@@ -38,20 +38,32 @@ def changed_body(
 
     Args:
         content: the bytes of the body.
-        body: the same, parsed.
+        body: the same, parsed; not empty.
         match: its wire format, and who bills it.
         output_limit: tokens that the answer may have, unless the request limits it itself.
         ask_usage: whether a chat stream is asked for its usage, unless it speaks of it itself.
+
+    Raises:
+        ValueError: when `content` cannot be read.
     """
-    asked = body
-    if output_limit is not None:
-        provider = match.provider.name if match.provider else None
-        asked = with_output_limit(match.format.api, body, output_limit, provider) or body
-    with_usage = _with_usage_asked(asked) if ask_usage else None
-    asked = with_usage or asked
+
+    def asked_of(given: Json) -> tuple[Json, bool]:
+        asked = given
+        if output_limit is not None:
+            provider = match.provider.name if match.provider else None
+            asked = with_output_limit(match.format.api, given, output_limit, provider) or given
+        with_usage = _with_usage_asked(asked) if ask_usage else None
+        return with_usage or asked, with_usage is not None
+
+    asked, asks_usage = asked_of(body)
     if asked is body:
         return None
-    return ChangedBody(_encoded(content, body, asked), asked, with_usage is not None)
+    if any(asked[key] is not value for key, value in body.items()):
+        # Written anew, from what is sent: `body` may have values that only the app can write.
+        asked, asks_usage = asked_of(from_json(content))
+        return ChangedBody(to_json(asked), asked, asks_usage)
+    added = to_json({key: value for key, value in asked.items() if key not in body})
+    return ChangedBody(content.replace(b"{", added[:-1] + b",", 1), asked, asks_usage)
 
 
 def _with_usage_asked(body: Json) -> dict[str, Any] | None:
@@ -61,11 +73,3 @@ def _with_usage_asked(body: Json) -> dict[str, Any] | None:
     if not isinstance(options, dict) or "include_usage" in options:
         return None
     return {**body, "stream_options": {**options, "include_usage": True}}
-
-
-def _encoded(content: bytes, body: Json, changed: Json) -> bytes:
-    """The bytes of a body that was made from another one, whose bytes are `content`."""
-    if not body or any(changed[key] is not value for key, value in body.items()):
-        return to_json(changed)
-    added = to_json({key: value for key, value in changed.items() if key not in body})
-    return content.replace(b"{", added[:-1] + b",", 1)

@@ -11,15 +11,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from costmw.capture.clients.base import (
-    HIGH,
-    Capture,
-    Following,
-    FollowingAll,
-    followed,
-    is_retry,
-    possibly_billed,
-)
+from costmw.capture.clients.base import Capture, is_retry, possibly_billed
+from costmw.capture.clients.following import HIGH, Following, FollowingAll, followed
 from costmw.capture.clients.request_body import ChangedBody
 from costmw.capture.clients.urllib3_stream import follow_raw
 from costmw.capture.clients.urls import host_of, lower_names, url_request

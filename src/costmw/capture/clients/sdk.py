@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from costmw.capture.clients import aiohttp, botocore, httpx, requests
-from costmw.capture.clients.base import Capture, Following
+from costmw.capture.clients.base import Capture
+from costmw.capture.clients.following import Following
 from costmw.errors import ConfigError
 from costmw.providers.registry import Api
 
