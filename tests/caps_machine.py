@@ -25,7 +25,7 @@ from costmw.caps.book import Refusal
 from costmw.caps.rules import Rule
 from costmw.events import Amendment, Price, Release, Renewal, Reservation, Usage, UsageEvent, new_id
 from costmw.money import from_pico
-from costmw.store.caps import EXPIRED
+from costmw.store.holds import EXPIRED
 
 NOW = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
 """The last day of a month, after the clocks have changed in Europe."""

@@ -28,7 +28,7 @@ from opentelemetry import trace
 
 from conftest import events_of
 from costmw import Meter, bind, carry, context, metered, tag
-from costmw.capture.decorator import _Run
+from costmw.capture.function_run import FunctionRun
 from costmw.context import Scope, current_block, enter_scope, resolve_tags
 from costmw.errors import ConfigError
 from costmw.testing import FakeProvider, Reply
@@ -483,20 +483,20 @@ class Contexts(RuleBasedStateMachine):
         return made
 
     @rule(target=runs, key=st.sampled_from("abc"))
-    def call_metered_generator(self, key: str) -> _Run:
+    def call_metered_generator(self, key: str) -> FunctionRun:
         tags = self.new_tags(key)
-        run = _Run(tags, None, None)
+        run = FunctionRun("f", tags, None)
         self.tags_of[run] = tags
         return run
 
     @rule(at=contexts, block=st.one_of(tags, runs))
-    def enter(self, at: int, block: tag | _Run) -> None:
+    def enter(self, at: int, block: tag | FunctionRun) -> None:
         real, model = self.open[at]
         real.run(block.__enter__)
         model.append(block)
 
     @rule(at=contexts, block=st.one_of(tags, runs))
-    def leave(self, at: int, block: tag | _Run) -> None:
+    def leave(self, at: int, block: tag | FunctionRun) -> None:
         real, model = self.open[at]
         real.run(block.__exit__, None, None, None)
         self.close(model, block)

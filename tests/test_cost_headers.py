@@ -84,6 +84,7 @@ class TestEachHost:
         assert 2 == len(events)
         assert format_usd(cost) == headers["X-LLM-Cost"]
         assert f'llm;dur={took};desc="2 calls"' == headers["Server-Timing"]
+        assert headers["Content-Type"]
 
     def test_a_cost_that_is_not_known_leaves_the_sum_out(
         self, visit: Visit, meter: Meter, llm: OpenAI

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from conftest import events_of, outcomes_of
-from costmw import Budget, BudgetExceeded, Meter, metered
+from costmw import Budget, BudgetExceeded, Meter, bind, metered
+from costmw.context import Scope, enter_scope
 from costmw.errors import ConfigError
 from costmw.testing import FakeProvider
 from test_sdk_matrix import HELLO
@@ -251,6 +252,27 @@ def test_an_id_of_its_own_settles_what_is_held(capped: Callable[[str], Meter]) -
     mark(lambda: None)()
     assert [own] == [event.id for event in events_of(meter)]
     assert (True, False) == (fits(meter, "0.5"), fits(meter, "0.51"))
+
+
+@pytest.mark.parametrize(
+    ("budgets", "expected"),
+    [
+        ([], {"feature": "f", "user": "late"}),
+        ([Budget("cap", limit="9", action="block")], {"feature": "f"}),
+    ],
+    ids=["no budget", "a budget"],
+)
+def test_what_was_held_by_some_tags_is_charged_by_them(
+    budgets: list[Budget], expected: dict[str, str], make_meter: Made
+) -> None:
+    meter = make_meter(budgets=budgets)
+    before = enter_scope(Scope(meter))
+    try:
+        mark = meter.metered(usage=priced_at("1"), feature="f")
+        mark(lambda: bind(user="late"))()
+    finally:
+        enter_scope(before)
+    assert [expected] == [dict(event.tags) for event in events_of(meter)]
 
 
 def test_a_function_without_usage_is_no_call(capped: Callable[[str], Meter]) -> None:

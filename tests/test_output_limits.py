@@ -17,7 +17,7 @@ import requests
 from pydantic_core import from_json
 
 from conftest import events_of
-from costmw import Budget, Config, Meter
+from costmw import Budget, BudgetExceeded, Config, Meter
 from costmw.capture.clients import base
 from costmw.capture.clients.request_body import changed_body
 from costmw.price_overrides import PriceOverride
@@ -225,6 +225,21 @@ def test_only_budgets_that_block_the_call_limit_it(
     with meter.instrument(httpx.Client(), provider="openai") as client:
         client.post(f"{provider.openai_url}/chat/completions", json=CHATS)
     assert expected == provider.requests[-1].json.get("max_completion_tokens")
+
+
+def test_no_more_is_held_than_the_limit_that_was_sent(
+    limiting: Callable[..., Meter], provider: FakeProvider
+) -> None:
+    # The longest answer of the model costs more than 0.2 USD.
+    meter = limiting(Budget("a cent", limit="0.01", action="block", max_output_tokens=77))
+    with meter.instrument(httpx.Client(), provider="openai") as client:
+        assert client.post(f"{provider.openai_url}/chat/completions", json=CHATS).is_success
+        with pytest.raises(BudgetExceeded):
+            client.post(
+                f"{provider.openai_url}/chat/completions",
+                json=CHATS,
+                headers={"content-digest": "sha-256=:abc=:"},
+            )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from costmw.caps.rules import Rule
 from costmw.context import Scope, enter_scope
 from costmw.errors import StoreError
 from costmw.price_overrides import PriceOverride
-from costmw.store.caps import EXPIRED
+from costmw.store.holds import EXPIRED
 from costmw.testing import FakeProvider, Reply
 from test_later_results import ANTHROPIC, OPENAI, USAGE, Answers, answers, response
 from test_later_results import COST as LATER_COST

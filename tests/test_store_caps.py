@@ -17,8 +17,9 @@ from costmw.care import commands
 from costmw.errors import ConfigError, StoreError
 from costmw.events import Release, Renewal, Reservation, UsageEvent, new_id
 from costmw.money import from_pico
-from costmw.store.caps import EXPIRED, LATE
+from costmw.store.charges import LATE
 from costmw.store.hashed_tags import HashedTags, hash_of
+from costmw.store.holds import EXPIRED
 from costmw.store.layers import open_store
 from postgres_server import postgres
 from rows import NOON, a_reservation, an_event, settled

@@ -326,10 +326,10 @@ class Meter:
             ConfigError: when an argument cannot be used; nothing is recorded then.
         """
         event = self._recorded({"id": start.id, "created_at": start.created_at, **stated})
-        if not stated.get("tags"):
-            event = replace(event, tags=start.tags)
         if reservation is None:
             return self._writer.submit(event)
+        if not stated.get("tags"):
+            event = replace(event, tags=start.tags)  # those that it was held by
         return [self._writer.submit(r) for r in self._reserver.settling(reservation, [event])][-1]
 
     # Before a call.

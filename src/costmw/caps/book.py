@@ -6,12 +6,12 @@ the turn: nobody else changes them meanwhile. Amounts are in pico-USD.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from costmw.caps.rules import BalanceKey, Rule, Rules
+from costmw.caps.rules import BalanceKey, Places, Rule
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class LimitUse:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Pico-USD that are held or assumed for a call; `unpriced` when its model has no price."""
+    """Pico-USD that are held or charged for a call; `unpriced` when its model has no price."""
 
     pico_usd: int
     unpriced: bool
@@ -94,23 +94,22 @@ class Refusal:
 class Book:
     """Balances of one transaction, those that are not in it yet being empty."""
 
-    def __init__(self, rules: Rules, balances: dict[BalanceKey, Balance]) -> None:
-        self._rules = rules
+    def __init__(self, balances: dict[BalanceKey, Balance], zone: ZoneInfo) -> None:
         self._balances = balances
-        self.changed: set[BalanceKey] = set()
+        self._zone = zone
+        self._changed: set[BalanceKey] = set()
 
-    def reserve(self, amount: Amount, checked: Collection[str]) -> Refusal | None:
-        """Hold an amount in all of its balances, or in none.
+    def reserve(self, amount: Amount, places: Places, checked: Collection[str]) -> Refusal | None:
+        """Hold an amount in all of its places, or in none.
 
         Only the limits of the budgets that are `checked` are asked.
         """
-        places = list(self._rules.places_of(amount.tags, amount.at))
         refusal: Refusal | None = None
         may_fit = True
         for rule, key in places:
             if rule.name not in checked:
                 continue
-            balance = self._of(key)
+            balance = self._balances.get(key) or Balance()
             asked = rule.amount_of(amount.pico_usd, unpriced=amount.unpriced)
             limit = rule.limit_of(key.scope)
             is_barred = amount.unpriced and rule.on_unpriced == "block"
@@ -124,45 +123,38 @@ class Book:
                 spent=balance.spent + balance.assumed,
                 held=balance.held,
                 limit=limit,
-                resets_at=rule.resets_at(key.period_start, self._rules.zone),
+                resets_at=rule.resets_at(key.period_start, self._zone),
                 may_fit=True,
                 unpriced=is_barred,
             )
         if refusal is not None:
             return replace(refusal, may_fit=may_fit)
-        self.hold(amount)
+        self.hold(amount, places)
         return None
 
-    def hold(self, amount: Amount) -> None:
-        """Hold an amount, whether it fits or not."""
-        self._hold(amount, +1)
+    def hold(self, amount: Amount, places: Places, sign: int = 1) -> None:
+        """Hold an amount, whether it fits or not; give it back with a sign of -1."""
+        for rule, balance in self._changing(places):
+            balance.held += sign * rule.amount_of(amount.pico_usd, unpriced=amount.unpriced)
 
-    def release(self, hold: Amount) -> None:
-        """Give back what was held."""
-        self._hold(hold, -1)
-
-    def charge(self, tags: Mapping[str, str], at: datetime, pico_usd: int) -> None:
+    def charge(self, amount: Amount, places: Places) -> None:
         """Add to what is spent, or take away with a negative amount."""
-        for _, key in self._rules.places_of(tags, at):
-            self._of(key).spent += pico_usd
-            self.changed.add(key)
+        for _, balance in self._changing(places):
+            balance.spent += amount.pico_usd
 
-    def assume(self, amount: Amount, sign: int = 1) -> None:
+    def assume(self, amount: Amount, places: Places, sign: int = 1) -> None:
         """Charge what a call without a known cost may have cost at most, or take it back."""
-        for rule, key in self._rules.places_of(amount.tags, amount.at):
-            pico_usd = rule.amount_of(amount.pico_usd, unpriced=amount.unpriced)
-            self._of(key).assumed += sign * pico_usd
-            self.changed.add(key)
+        for rule, balance in self._changing(places):
+            balance.assumed += sign * rule.amount_of(amount.pico_usd, unpriced=amount.unpriced)
 
-    def _hold(self, amount: Amount, sign: int) -> None:
-        for rule, key in self._rules.places_of(amount.tags, amount.at):
-            pico_usd = rule.amount_of(amount.pico_usd, unpriced=amount.unpriced)
-            self._of(key).held += sign * pico_usd
-            self.changed.add(key)
-
-    def _of(self, key: BalanceKey) -> Balance:
-        return self._balances.setdefault(key, Balance())
+    def _changing(self, places: Places) -> Iterator[tuple[Rule, Balance]]:
+        for rule, key in places:
+            self._changed.add(key)
+            balance = self._balances.get(key)
+            if balance is None:
+                balance = self._balances[key] = Balance()
+            yield rule, balance
 
     def changes(self) -> dict[BalanceKey, Balance]:
         """The balances to write back."""
-        return {key: self._balances[key] for key in self.changed}
+        return {key: self._balances[key] for key in self._changed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -164,6 +164,10 @@ class KeptRule:
     source: str
 
 
+Places = Sequence[tuple[Rule, BalanceKey]]
+"""Where a call counts: balances, and the rules that they are of."""
+
+
 class Rules:
     """All blocking budgets of a ledger, in its accounting time zone."""
 
@@ -180,17 +184,20 @@ class Rules:
         kept = self.kept.get(name)
         return None if kept is None else kept.rule
 
-    def places_of(self, tags: Mapping[str, str], at: datetime) -> Iterator[tuple[Rule, BalanceKey]]:
+    def places_of(self, tags: Mapping[str, str], at: datetime) -> Places:
         """The balances that a call with these tags counts in, with their rules, by name.
 
         What was before a budget began to count does not count in it.
         """
+        places = []
         for kept in self.kept.values():
-            scope = kept.rule.scope_of(tags)
+            rule = kept.rule
+            scope = rule.scope_of(tags)
             if scope is not None:
-                start = self._period_start(kept.rule, at)
+                start = self._period_start(rule, at)
                 if start >= kept.since:
-                    yield kept.rule, BalanceKey(kept.rule.name, scope, start)
+                    places.append((rule, BalanceKey(rule.name, scope, start)))
+        return places
 
     def _period_start(self, rule: Rule, at: datetime) -> datetime:
         # Nearly all calls are of the present period, and time zones take their time.

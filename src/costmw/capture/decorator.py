@@ -52,7 +52,7 @@ def metered(
             of `Meter.record()`, or None when nothing was billed. It is asked only when
             no client below recorded anything: for SDKs that cannot be instrumented. With it
             the function itself is a call to budgets that block: it does not run when they
-            have no room.
+            have no room, and has the tags that it starts with.
         max_cost_usd: what a run may cost at most, in USD: held in those budgets while it
             runs. Without it nothing is held, and only a budget that is used up refuses.
         meter: where to record; the request's own, or the newest, when left out.

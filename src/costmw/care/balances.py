@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from costmw.caps.book import Balance
 from costmw.caps.rules import BalanceKey
 from costmw.money import format_usd
-from costmw.store.caps import BalanceDifference
+from costmw.store.balances import BalanceDifference
 
 HEAD = ("budget", "of", "period from", "amount", "balance says", "ledger says")
 

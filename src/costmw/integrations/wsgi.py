@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import Context, copy_context
 from http import HTTPStatus
@@ -73,6 +72,7 @@ class CostMiddleware:
             return [head.refused(error)]
         # Complete lists and files run nothing of the app any more, and servers treat them apart.
         if type(body) in (list, tuple) or _is_file(body, environ):
+            head.send()
             return body
         return (_SizedBody if hasattr(body, "__len__") else _Body)(body, context, head)
 
@@ -85,7 +85,7 @@ class CostMiddleware:
 
 
 class _Head:
-    """The head of a response: what a request's calls cost is added, a refusal replaces it."""
+    """The head of a response, kept back until its body begins: a refusal can still replace it."""
 
     def __init__(
         self, start_response: StartResponse, request: Scope, *, explain_refusals: bool
@@ -93,40 +93,52 @@ class _Head:
         self._start_response = start_response
         self._request = request
         self._explain_refusals = explain_refusals
-        self._started = False
+        self._given: tuple[str, list[tuple[str, str]], OptExcInfo | None] | None = None
+        self._is_out = False
+        self._write: Callable[[bytes], object] = lambda data: None
 
     def start(
-        self,
-        status: str,
-        headers: list[tuple[str, str]],
-        exc_info: OptExcInfo | None = None,
-        /,
+        self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
         """What the app calls for `start_response`."""
-        self._started = True
+        if exc_info is None:
+            self.send()  # a second one is wrong, which the server shall say
+        self._given = (status, headers, exc_info)
+        if self._is_out:
+            self.send()
+        return self._send_and_write
+
+    def send(self) -> None:
+        """Hand the head to the server, once, with what the request's calls cost."""
+        given, self._given = self._given, None
+        if given is None:
+            return
+        self._is_out = True
+        status, headers, exc_info = given
         headers = [*headers, *cost_headers(self._request)]
         if exc_info is None:
-            return self._start_response(status, headers)
-        return self._start_response(status, headers, exc_info)
+            self._write = self._start_response(status, headers)
+        else:
+            self._write = self._start_response(status, headers, exc_info)
 
     def refused(self, error: BaseException) -> bytes:
-        """Answer a refusal that is being handled, as long as nothing of a body is out.
-
-        Returns:
-            The whole body.
+        """Answer a refusal instead; gives the whole body.
 
         Raises:
-            BaseException: the error itself where it is anything else, or this comes too late.
+            BaseException: the error itself where it is anything else, or the head is out.
         """
         refusal = refusal_in(error)
-        if refusal is None:
+        if refusal is None or self._is_out:
             raise error
         answer = payment_required(refusal, explain=self._explain_refusals)
-        # A head that was given already may be replaced; a server that has sent it raises again.
-        replaced = sys.exc_info() if self._started else None
         status = HTTPStatus(answer.status)
-        self.start(f"{status.value} {status.phrase}", list(answer.headers.items()), replaced)
+        self._given = (f"{status.value} {status.phrase}", list(answer.headers.items()), None)
+        self.send()
         return answer.body
+
+    def _send_and_write(self, data: bytes) -> object:
+        self.send()
+        return self._write(data)
 
 
 class _Body:
@@ -137,7 +149,6 @@ class _Body:
         self._context = context
         self._head = head
         self._steps: Iterator[bytes] | None = None
-        self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -147,12 +158,12 @@ class _Body:
             if self._steps is None:
                 self._steps = self._context.run(iter, self._body)
             piece = self._context.run(next, self._steps)
-            self._begun = True
+        except StopIteration:
+            self._head.send()
+            raise
         except (BudgetExceeded, BaseExceptionGroup) as error:
-            if self._begun:
-                raise
-            self._steps, self._begun = iter(()), True
-            return self._head.refused(error)
+            piece, self._steps = self._head.refused(error), iter(())
+        self._head.send()
         return piece
 
     def __getattr__(self, name: str) -> Any:

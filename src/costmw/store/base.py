@@ -21,7 +21,8 @@ from costmw.caps.rules import Rule, Rules
 from costmw.events import Record, UsageEvent
 
 if TYPE_CHECKING:
-    from costmw.store.caps import Answers, BalanceDifference
+    from costmw.store.balances import BalanceDifference
+    from costmw.store.caps import Answers
 
 DIMENSIONS = ("model", "provider", "operation", "status", "cost_source", "api_key_id")
 """What rows can be grouped by, beside time (`bucket`) and any tag (`tag:<key>`)."""

@@ -321,14 +321,13 @@ CREATE TABLE holds (
     call TEXT NOT NULL             -- JSON object: the row that is made when nobody settles it
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX holds_by_expiry ON holds (expires_at);
-
 CREATE TABLE assumed_charges (
     id TEXT PRIMARY KEY,           -- of the row whose cost is not known
     pico_usd INTEGER NOT NULL,
     unpriced INTEGER NOT NULL,
     at INTEGER NOT NULL,
-    tags TEXT NOT NULL
+    tags TEXT NOT NULL,
+    expired INTEGER NOT NULL       -- 1 when it was made since its hold had ended
 ) STRICT, WITHOUT ROWID;
 """
 

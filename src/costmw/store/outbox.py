@@ -19,8 +19,9 @@ from costmw.caps.rules import Rule
 from costmw.config import Config
 from costmw.errors import StoreError, StoreUnreachable
 from costmw.events import Record, Reservation
+from costmw.store.balances import BalanceDifference
 from costmw.store.base import Difference, Snapshot, TagScope, erased_name
-from costmw.store.caps import Answers, BalanceDifference
+from costmw.store.caps import Answers
 from costmw.store.outbox_drainer import Drainer, Remote
 from costmw.store.outbox_file import OutboxFile
 from costmw.store.record_json import encode

@@ -18,17 +18,12 @@ from costmw.config import Config, zone
 from costmw.errors import MissingExtra, StoreBusy, StoreError
 from costmw.events import Record
 from costmw.store.alert_rows import AlertRows
+from costmw.store.balances import BalanceDifference, differences
 from costmw.store.base import Difference, TagScope, erased_name
-from costmw.store.caps import (
-    Answers,
-    Applied,
-    BalanceDifference,
-    Caps,
-    differences,
-    expired,
-    read_epoch,
-)
+from costmw.store.budget_rows import read_epoch
+from costmw.store.caps import Answers, Applied, Caps
 from costmw.store.claims import Execute
+from costmw.store.holds import expired
 from costmw.store.outbox_file import DeadLetter
 
 try:

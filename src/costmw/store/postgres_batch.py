@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from costmw.events import Amendment, Outcome, Record, Submission, UsageEvent
-from costmw.store.caps import Written
+from costmw.store.charges import Written
 from costmw.store.interned import InternedRow
 from costmw.store.postgres_intern import Wanted
 from costmw.store.sqlite_sql import micros

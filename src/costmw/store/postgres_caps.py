@@ -14,7 +14,7 @@ from psycopg import Connection
 from costmw.store.base import Found, Query
 from costmw.store.fork_gate import ForkGate
 from costmw.store.postgres_read import PostgresSnapshot
-from costmw.store.postgres_sql import PostgresSql, storable, uuids
+from costmw.store.postgres_sql import PostgresSql, uuids
 
 _BOOKED = """
 SELECT e.id, e.created_at, s.tags FROM usage_events e JOIN tag_sets s ON s.id = e.tag_set_id
@@ -28,7 +28,7 @@ FROM amendments WHERE event_id = ANY($1::uuid[]) GROUP BY event_id
 
 
 class PostgresLedger:
-    """A transaction as `costmw.store.caps.Ledger`; `shown` is the store's URL."""
+    """A transaction as `costmw.store.caps_sql.Ledger`; `shown` is the store's URL."""
 
     def __init__(self, connection: Connection, zone: ZoneInfo, shown: str) -> None:
         self._connection = connection
@@ -41,13 +41,11 @@ class PostgresLedger:
         put.add(sql, *values)
         return self._connection.execute(*put.statement()).fetchall()
 
-    def run(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement once for each row of values."""
-        if rows:
-            put = PostgresSql()
-            put.add(sql, *rows[0])
-            values = [[storable(v) if isinstance(v, str) else v for v in row] for row in rows]
-            self._connection.cursor().executemany(put.statement()[0], values)
+    def run(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement that gives nothing."""
+        put = PostgresSql()
+        put.add(sql, *values)
+        self._connection.execute(*put.statement())
 
     def totals(self, query: Query) -> Found:
         """Sum rows, as this transaction sees them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import Connection
 
-from costmw.store.caps import EPOCH as BUDGETS_EPOCH
+from costmw.store.budget_rows import EPOCH as BUDGETS_EPOCH
 from costmw.store.postgres_batch import DATED_WITHIN, Asked, Batch, moment_of
 from costmw.store.postgres_epoch import EPOCH
 from costmw.store.postgres_insert import insert_submissions

@@ -314,14 +314,13 @@ CREATE TABLE holds (
     call text NOT NULL                 -- JSON object: the row that is made when nobody settles it
 );
 
-CREATE INDEX holds_by_expiry ON holds (expires_at);
-
 CREATE TABLE assumed_charges (
     id text COLLATE "C" PRIMARY KEY,   -- of the row whose cost is not known
     pico_usd bigint NOT NULL,
     unpriced smallint NOT NULL,
     at bigint NOT NULL,
-    tags text NOT NULL
+    tags text NOT NULL,
+    expired smallint NOT NULL          -- 1 when it was made since its hold had ended
 );
 """
 

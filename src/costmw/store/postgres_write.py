@@ -74,8 +74,10 @@ class BatchWriter:
                 connection.execute("COMMIT")
         if not counts:
             return Applied()
-        applied = self._caps.apply(ledger, records, batch.written())
-        connection.execute("COMMIT")
+        with connection.pipeline():
+            holds = self._caps.holds_of(ledger, records)
+            applied = self._caps.apply(ledger, records, batch.written(), holds)
+            connection.execute("COMMIT")
         return applied
 
     def intern_kinds(

@@ -56,13 +56,6 @@ def encode(record: Record) -> tuple[str, str]:
     return _NAMES[type(record)], json.dumps(_said(record), default=_plain)
 
 
-def encode_row(event: UsageEvent) -> str:
-    """The JSON of a row without its tags, which are kept beside it."""
-    said = _said(event)
-    said["tags"] = {}
-    return json.dumps(said, default=_plain)
-
-
 def decode(kind: str, text: str) -> Record:
     """The record that was encoded.
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from costmw.caps.book import Balance, LimitUse
 from costmw.caps.rules import Rules
 from costmw.periods import day_start, day_stop
+from costmw.store.balances import read_balances
 from costmw.store.base import (
     DurationCounts,
     Found,
@@ -24,7 +25,7 @@ from costmw.store.base import (
     TagScope,
     Totals,
 )
-from costmw.store.caps import read_balances, read_rules
+from costmw.store.budget_rows import read_rules
 from costmw.store.cell_durations import rolled_up_durations
 from costmw.store.cell_totals import rolled_up
 from costmw.store.event_rows import EVENT_COLUMNS
@@ -123,7 +124,7 @@ class LedgerSnapshot(ABC):
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
         """The limits that a call with these tags counts against."""
         rules = self.rules()
-        places = list(rules.places_of(tags, at))
+        places = rules.places_of(tags, at)
         balances = read_balances(self, [key for _, key in places])
         return [
             LimitUse(rule, key, balances.get(key, Balance()), rules.zone) for rule, key in places

@@ -26,20 +26,14 @@ from costmw.events import Outcome, Record
 from costmw.periods import day_start
 from costmw.store import sqlite_care as care
 from costmw.store.alert_rows import AlertRows
+from costmw.store.balances import BalanceDifference, differences
 from costmw.store.base import Difference, TagScope, erased_name
-from costmw.store.caps import (
-    HOLDING,
-    Answers,
-    Applied,
-    BalanceDifference,
-    Caps,
-    differences,
-    expired,
-    read_epoch,
-)
+from costmw.store.budget_rows import read_epoch
+from costmw.store.caps import HOLDING, Answers, Applied, Caps
 from costmw.store.claims import Execute, claim
 from costmw.store.fork_gate import ForkGate
 from costmw.store.greenlets import in_a_thread
+from costmw.store.holds import expired
 from costmw.store.mounts import is_network, mount_of
 from costmw.store.sqlite_caps import SqliteLedger
 from costmw.store.sqlite_epoch import epoch
@@ -170,9 +164,10 @@ class SqliteStore:
         if not self._heed_budgets(ledger):
             self._inserter.insert(connection, records)
             return Applied()
-        written = ledger.to_be_written(records)
+        holds = self._caps.holds_of(ledger, records)
+        written = ledger.to_be_written(records, holds)
         self._inserter.insert(connection, [r for r in records if not isinstance(r, HOLDING)])
-        return self._caps.apply(ledger, records, written)
+        return self._caps.apply(ledger, records, written, holds)
 
     def _heed_budgets(self, ledger: SqliteLedger) -> bool:
         return self._caps.heed(ledger, read_epoch(ledger), self.time_zone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 from costmw.events import Amendment, Record, UsageEvent
 from costmw.store.base import Found, Query
-from costmw.store.caps import Written
+from costmw.store.caps_sql import marks, padded
+from costmw.store.charges import Written
 from costmw.store.fork_gate import ForkGate
 from costmw.store.sqlite_read import SqliteSnapshot
 from costmw.store.sqlite_sql import from_micros
@@ -27,11 +28,9 @@ SELECT event_id, sum(cost_pico_usd + estimated_cost_pico_usd), sum(unpriced)
 FROM amendments WHERE event_id IN ({}) GROUP BY event_id
 """
 
-_ASKED_AT_ONCE = 500
-
 
 class SqliteLedger:
-    """A transaction as `costmw.store.caps.Ledger`."""
+    """A transaction as `costmw.store.caps_sql.Ledger`."""
 
     def __init__(self, connection: sqlite3.Connection, zone: ZoneInfo) -> None:
         self._connection = connection
@@ -41,10 +40,9 @@ class SqliteLedger:
         """Run a statement; gives its rows."""
         return self._connection.execute(sql, values).fetchall()
 
-    def run(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement once for each row of values."""
-        if rows:
-            self._connection.executemany(sql, rows)
+    def run(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement that gives nothing."""
+        self._connection.execute(sql, values)
 
     def totals(self, query: Query) -> Found:
         """Sum rows, as this transaction sees them."""
@@ -68,13 +66,15 @@ class SqliteLedger:
             for event_id, cost, unpriced in self._of(_AMENDED, ids)
         }
 
-    def to_be_written(self, records: Sequence[Record]) -> Written:
-        """What of these records is new; call it before they are written."""
-        events = [record.id for record in records if isinstance(record, UsageEvent)]
+    def to_be_written(self, records: Sequence[Record], held: Container[UUID]) -> Written:
+        """What of these records is new; call it before they are written.
+
+        The rows of calls for which something is `held` are new.
+        """
+        events = [r.id for r in records if isinstance(r, UsageEvent) and r.id not in held]
         amendments = [record.id for record in records if isinstance(record, Amendment)]
-        return Written.of(
-            records, self._known("usage_events", events), self._known("amendments", amendments)
-        )
+        known = self._known("usage_events", events)
+        return Written.of(records, known, self._known("amendments", amendments))
 
     def _known(self, table: str, ids: Sequence[UUID]) -> set[UUID]:
         found = self._of(f"SELECT id FROM {table} WHERE id IN ({{}})", ids)  # noqa: S608
@@ -82,7 +82,6 @@ class SqliteLedger:
 
     def _of(self, sql: str, ids: Sequence[UUID]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        for first in range(0, len(ids), _ASKED_AT_ONCE):
-            some = [one.bytes for one in ids[first : first + _ASKED_AT_ONCE]]
-            rows += self.ask(sql.format(", ".join("?" * len(some))), some)
+        for some in padded(ids):
+            rows += self.ask(sql.format(marks("?", len(some))), [one.bytes for one in some])
         return rows

@@ -64,7 +64,7 @@ ON CONFLICT DO NOTHING
 """
 
 _ASSUMED_CHARGE = """
-INSERT INTO assumed_charges (id, pico_usd, unpriced, at, tags) VALUES (?, ?, ?, ?, ?)
+INSERT INTO assumed_charges (id, pico_usd, unpriced, at, tags, expired) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 

@@ -24,7 +24,7 @@ SHAPES = {
     "rollups": "-: " + "i " * 28,
     "rollup_histograms": "-: i i i i",
     "budgets": "-: s s s i",
-    "assumed_charges": "-: s i i i s",
+    "assumed_charges": "-: s i i i s i",
 }
 """The values of a row, in the order that they are stored; `r` of a table with a rowid."""
 

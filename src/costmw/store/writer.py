@@ -293,7 +293,7 @@ class Writer:
                     if answers:
                         _tell(part, answers)
                     self.counts.committed += len(part)
-                    self._behind += len(part)
+                    self._behind += sum(_is_rolled_up(record) for record, _ in part)
                 size *= 2
                 with self._wanted:
                     del self._in_hand[: len(part)]
@@ -342,6 +342,10 @@ class Writer:
         self._make_locks()
         self.counts = WriterCounts()
         self._store.after_fork_in_child()
+
+
+def _is_rolled_up(record: Record) -> bool:
+    return isinstance(record, UsageEvent | Amendment)
 
 
 def _gives_back(record: Record) -> bool:

@@ -118,18 +118,18 @@ class Capture:
         answer is read as it comes: only then can the extra chunk be taken out again.
         """
         content, match = request.content, call.start.match
-        if content is None or not _can_be_changed(request):
+        limit = call.output_limit
+        ask_usage = (
+            streamed
+            and self.include_usage
+            and match.format.include_usage
+            and _takes_stream_usage(match.provider, request.params)
+        )
+        if (limit is None and not ask_usage) or content is None or not _can_be_changed(request):
             return None
         try:
             changed = changed_body(
-                content,
-                request.body,
-                match,
-                output_limit=call.output_limit,
-                ask_usage=streamed
-                and self.include_usage
-                and match.format.include_usage
-                and _takes_stream_usage(match.provider, request.params),
+                content, request.body, match, output_limit=limit, ask_usage=ask_usage
             )
         except Exception as error:  # noqa: BLE001 - it is sent as it is, and still a call
             self.meter.fault(error, "the body of a request")
