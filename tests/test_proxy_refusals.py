@@ -151,14 +151,13 @@ def test_a_request_is_given_the_budgets_limit(
 def test_a_body_that_is_not_read_whole_is_held_as_one_of_any_size(
     make_meter: Callable[..., Meter], provider: FakeProvider
 ) -> None:
-    """A chunked body, of which the proxy reads the first 1,000 bytes; they hide what follows."""
-    body = json.dumps(
-        {"model": "gpt-5-mini", "max_completion_tokens": 5, "messages": HELLO, "user": "x" * 5000}
-    ).encode()
-    whole = make_meter(budgets=[Budget("a cent", limit="0.01", action="block")])
+    """A chunked body, too long to come in one piece: as it is it costs at most 0.08 USD."""
+    asked = {"model": "gpt-5-mini", "max_completion_tokens": 5, "messages": HELLO}
+    body = json.dumps({**asked, "user": "x" * 300_000}).encode()
+    meter = make_meter(budgets=[Budget("cap", limit="0.2", action="block")])
     url = "/openai/v1/chat/completions"
-    for read_limit, expected in ((10_000, 200), (1_000, 402)):
-        with serve(whole, settings(provider, read_limit=read_limit)) as proxy:
-            pieces = (body[at : at + 500] for at in range(0, len(body), 500))
+    for read_limit, expected in ((1_000_000, 200), (1_000, 402)):
+        with serve(meter, settings(provider, read_limit=read_limit)) as proxy:
+            pieces = (body[at : at + 5_000] for at in range(0, len(body), 5_000))
             answer = httpx2.post(proxy.url + url, content=pieces, timeout=20)
         assert expected == answer.status_code

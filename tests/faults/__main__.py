@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 from . import Result, __path__
 
-HELPERS = {"__main__", "conftest", "ledgers", "mirror", "simulator_model", "test_faults", "worker"}
+HELPERS = {
+    "__main__",
+    "callers",
+    "conftest",
+    "ledgers",
+    "mirror",
+    "simulator_model",
+    "test_faults",
+    "worker",
+}
 
 
 def names() -> list[str]:
