@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import tomllib
+from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import httpx
 import pytest
 
 from conftest import events_of
-from costmw import Meter
+from costmw import Config, Meter
+from costmw.config import VARIABLES
 from costmw.price_overrides import load_overrides
 from costmw.providers.registry import PROVIDERS
 from costmw.testing import FakeProvider, Reply
@@ -121,14 +124,59 @@ def test_the_reports_block(run_block: Any, capsys: pytest.CaptureFixture[str]) -
     )
     meter.close()
     run_block("reports = Meter")
-    spent, trend, tenant = capsys.readouterr().out.splitlines()
+    spent, trend, month, tenant = capsys.readouterr().out.splitlines()
     assert spent == "0.25"
     assert trend.count("Decimal('0.00')") == 29
+    assert month == "None"
     assert tenant == "acme 0.25 0.25"
 
 
+def test_the_block_with_a_cap(
+    run_block: Any, provider: FakeProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fifty_usd = {"input_tokens": 200_000_000, "output_tokens": 0, "total_tokens": 200_000_000}
+    provider.reply(Reply(usage=fifty_usd))
+    for _ in range(2):
+        block = run_block('action="block"')
+        block["client"].close()
+        block["meter"].close()
+    assert 1 == len(provider.requests)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("budget 'tenant cap' tenant=acme has 0.00 of 50.00 USD left until ")
+
+
 def test_every_block_is_run_here() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
+
+
+def test_the_table_of_settings_is_complete_and_has_their_defaults() -> None:
+    table = README.split("## Settings")[1].split("##")[0]
+    rows = [re.sub("[` ]", "", row).split("|")[1:4] for row in re.findall(r"^\| .*", table, re.M)]
+    settings = {name: default for name, _, default in rows if name}
+    defaults = {
+        field.name: json.dumps(field.default)
+        for field in fields(Config)
+        if isinstance(field.default, str | int | float)
+    }
+    assert {field.name for field in fields(Config)} == settings.keys() - {"Config(...)"}
+    assert defaults == {name: settings[name] for name in defaults}
+    assert set(VARIABLES) == {variable for _, variable, _ in rows[1:] if variable}
+
+
+def test_links_lead_somewhere() -> None:
+    dead = []
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text("utf-8")):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            if not target.exists() or (anchor and anchor not in anchors_of(target)):
+                dead.append((path.name, link))
+    assert [] == dead
+
+
+def anchors_of(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def test_the_table_of_extras_is_complete() -> None:

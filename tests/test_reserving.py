@@ -32,6 +32,7 @@ from costmw.caps.book import Balance
 from costmw.caps.rules import Rule
 from costmw.context import Scope, enter_scope
 from costmw.errors import StoreError
+from costmw.events import Reservation
 from costmw.price_overrides import PriceOverride
 from costmw.store.holds import EXPIRED
 from costmw.testing import FakeProvider, Reply
@@ -295,8 +296,10 @@ class TestWaiting:
         self, capped: Callable[..., Meter], provider: FakeProvider
     ) -> None:
         meter = capped("0.001", wait=60)
+        began = time.monotonic()
         with client_of(meter, provider) as client, pytest.raises(BudgetExceeded):
             ask(client)
+        assert time.monotonic() - began < 30
 
     def test_a_task_that_is_cancelled_while_it_waits_leaves_nothing_behind(
         self, capped: Callable[..., Meter], provider: FakeProvider
@@ -317,6 +320,32 @@ class TestWaiting:
         asyncio.run(main())
         assert 1 == len(provider.requests)
         assert Balance(spent=pico(COST)) == balance(meter)
+
+    def test_nor_one_that_is_cancelled_while_the_ledger_is_asked(
+        self,
+        capped: Callable[..., Meter],
+        provider: FakeProvider,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        meter = capped()
+        meter.start()
+        write = meter.store.write
+
+        def slowly(records: Any) -> Any:
+            time.sleep(0.3)
+            return write(records)
+
+        async def main() -> None:
+            async with openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k") as client:
+                meter.instrument(client, provider="openai")
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(ask(client), 0.1)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as slow:
+            slow.setattr(meter.store, "write", slowly)
+            asyncio.run(main())
+        assert 0 == len(provider.requests)
+        assert Balance() == balance(meter)
 
 
 class TestStoreAway:
@@ -351,6 +380,26 @@ class TestStoreAway:
             self.broken(meter, away)
             ask(client)
         assert Balance(spent=pico(COST)) == balance(meter)
+
+    def test_a_hold_that_cannot_be_stored_is_none(
+        self,
+        capped: Callable[..., Meter],
+        provider: FakeProvider,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        meter = capped()
+        write = meter.store.write
+
+        def write_rows(records: Any) -> Any:
+            if any(isinstance(record, Reservation) for record in records):
+                raise ValueError("it cannot be stored")
+            return write(records)
+
+        monkeypatch.setattr(meter.store, "write", write_rows)
+        with client_of(meter, provider) as client:
+            with pytest.raises(BudgetExceeded, match="did not answer .it cannot be stored."):
+                ask(client)
+        assert 0 == len(provider.requests)
 
     def test_a_fault_of_ours_refuses_too(
         self,
@@ -536,7 +585,7 @@ class TestExpiry:
         with client_of(meter, provider) as client:
             ask(client)
         assert Balance(spent=pico(COST)) == balance(meter)
-        assert ["ok"] == [event.status for event in events_of(meter)]
+        assert [("ok", 0)] == [(event.status, event.amendments) for event in events_of(meter)]
 
     def test_what_a_killed_process_held_is_charged(
         self, capped: Callable[..., Meter], provider: FakeProvider, store_url: str

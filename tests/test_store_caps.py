@@ -213,6 +213,25 @@ class TestExpiry:
             pass
         assert [] == list(store.verify())
 
+    def test_two_who_find_it_at_once_make_one_row(self, store: Any) -> None:
+        declare(store, a_cap())
+        held = reserve(store, 7)
+        store.expire_holds(held.expires_at + DAY)
+        (row,) = stored(store)
+        store.write([row])
+        assert Balance(assumed=7) == balance(store)
+        assert [(EXPIRED, 0)] == [(event.reason, event.amendments) for event in stored(store)]
+
+    def test_a_call_that_did_come_back_is_not_corrected_when_it_is_written_again(
+        self, store: Any
+    ) -> None:
+        declare(store, a_cap())
+        event = settled(reserve(store, 7), None)
+        store.write([event])
+        store.write([event])
+        assert Balance(assumed=7) == balance(store)
+        assert [(100, 0)] == [(e.usage.input_tokens, e.amendments) for e in stored(store)]
+
     def test_what_is_renewed_does_not_expire(self, store: Any) -> None:
         declare(store, a_cap())
         held = reserve(store, 7)
