@@ -151,7 +151,10 @@ def test_every_block_is_run_here() -> None:
 
 def test_the_table_of_settings_is_complete_and_has_their_defaults() -> None:
     table = README.split("## Settings")[1].split("##")[0]
-    rows = [re.sub("[` ]", "", row).split("|")[1:4] for row in re.findall(r"^\| .*", table, re.M)]
+    rows = [
+        re.sub("[` ]", "", row).split("|")[1:4]
+        for row in re.findall(r"^\| .*", table, re.MULTILINE)
+    ]
     settings = {name: default for name, _, default in rows if name}
     defaults = {
         field.name: json.dumps(field.default)

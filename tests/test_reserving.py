@@ -29,9 +29,8 @@ import pytest
 from conftest import events_of, outcomes_of
 from costmw import Budget, BudgetExceeded, Config, Meter, bind, tag
 from costmw.caps.book import Balance
-from costmw.caps.rules import Rule
 from costmw.context import Scope, enter_scope
-from costmw.errors import StoreError
+from costmw.errors import ConfigError, StoreError
 from costmw.events import Reservation
 from costmw.price_overrides import PriceOverride
 from costmw.store.holds import EXPIRED
@@ -668,19 +667,33 @@ class TestBefore:
 
 
 class TestPage:
-    def test_a_budget_of_the_page_bars_calls_of_all_meters(
+    def test_a_budget_that_is_made_meanwhile_bars_calls_of_all_meters(
         self, make_meter: Callable[..., Meter], provider: FakeProvider
     ) -> None:
         provider.default = USED
-        meter = make_meter(config=PATIENT)
+        meter, other = make_meter(config=PATIENT), make_meter(config=PATIENT)
         meter.start()
         with client_of(meter, provider) as client:
             ask(client)
-            meter.store.keep_budget(Rule.of(a_cap("0.0011")))
+            other.keep_budget(a_cap("0.0011"))
             ask(client)  # whose row makes this process learn of it
             with pytest.raises(BudgetExceeded) as refusal:
                 ask(client)
             assert Decimal("0.002") == refusal.value.spent
+            other.drop_budget("cap")
+            meter.record(provider="openai", model="own", input_tokens=1, output_tokens=1)
+            ask(client)
+
+    def test_code_wins(
+        self, capped: Callable[..., Meter], make_meter: Callable[..., Meter]
+    ) -> None:
+        meter = capped()
+        for change in (lambda: meter.keep_budget(a_cap()), lambda: meter.drop_budget("cap")):
+            with pytest.raises(ConfigError, match="is set in the app's code"):
+                change()
+        meter.record(provider="openai", model="own", input_tokens=1, output_tokens=1)
+        with pytest.raises(ConfigError, match="is set in the app's code"):
+            make_meter().keep_budget(a_cap("99"))
 
 
 def test_many_callers_and_one_cap(capped: Callable[..., Meter], provider: FakeProvider) -> None:

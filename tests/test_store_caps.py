@@ -17,6 +17,7 @@ from costmw.care import commands
 from costmw.errors import ConfigError, StoreError
 from costmw.events import Release, Renewal, Reservation, UsageEvent, new_id
 from costmw.money import from_pico
+from costmw.reports import Reports
 from costmw.store.charges import LATE
 from costmw.store.hashed_tags import HashedTags, hash_of
 from costmw.store.holds import EXPIRED
@@ -326,6 +327,27 @@ class TestWhoDeclares:
         one.write([an_event(1, tags=ACME)])
         assert [] == list(one.page_rules(ACME))
         reserve(one, 1000)
+
+    def test_reports_tell_of_those_of_the_page_too(self, store: Any) -> None:
+        cap = a_cap("page", 8, per="tenant", limits={"acme": from_pico(4)}, period="total")
+        store._caps.now = lambda: NOON
+        store.keep_budget(Rule.of(cap))
+        store.write([an_event(2, tags=ACME)])
+        store.keep_budget(Rule.of(a_cap("alert", 20, action="alert", period="total")))
+        own = Budget("own", limit=from_pico(1), period="total")
+        uses = Reports(store, [own]).budgets()
+        assert [("own", "alert", 2.0), ("page", "block", 0.5), ("alert", "alert", 0.1)] == [
+            (use.name, use.action, use.used) for use in uses
+        ]
+
+    def test_one_that_only_alerts_bars_nobody(self, store: Any) -> None:
+        store._caps.now = lambda: NOON
+        store.keep_budget(Rule.of(a_cap(action="alert")))
+        store.write([an_event(25, tags=ACME)])
+        assert [] == list(store.page_rules(ACME))
+        with store.snapshot() as snapshot:
+            assert [] == list(snapshot.limits(ACME, NOON))
+        assert [] == list(store.verify_balances())
 
     def test_code_wins(self, store: Any) -> None:
         declare(store, a_cap())

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-from costmw.budgets import BudgetPeriod
+from costmw.budgets import Action, BudgetPeriod
 from costmw.periods import Granularity
 
 Usd = Annotated[Decimal, PlainSerializer(lambda usd: format(usd, "f"), when_used="json")]
@@ -188,6 +188,7 @@ class BudgetUse(Answer):
 
     name: str
     period: BudgetPeriod
+    action: Action
     tags: dict[str, str]
     start: datetime
     stop: datetime

@@ -23,6 +23,7 @@ from costmw import context
 from costmw.bounds import Bounds
 from costmw.budget_file import combined, load_budgets
 from costmw.budgets import Budget
+from costmw.caps.rules import Rule
 from costmw.capture.call import Call
 from costmw.capture.in_flight import InFlight
 from costmw.capture.key_ids import KeyIds
@@ -386,6 +387,30 @@ class Meter:
         return self._headroom.affordable_tokens(
             model, provider, input_tokens, self._resolve_tags(tags)
         )
+
+    # Budgets that are made while the app runs.
+
+    def keep_budget(self, budget: Budget) -> None:
+        """Make or change a budget for all who write to this ledger, until it is dropped.
+
+        Raises:
+            ConfigError: when an app's code has one of this name.
+            StoreError: when it cannot be kept.
+        """
+        if any(budget.name == own.name for own in self.budgets):
+            raise ConfigError(f"budget {budget.name!r} is set in the app's code; change it there")
+        self.store.keep_budget(Rule.of(budget))
+
+    def drop_budget(self, name: str) -> None:
+        """Take away a budget that `keep_budget` made, or that no app has in its code any more.
+
+        Raises:
+            ConfigError: when this app's code has it.
+            StoreError: when it cannot be done.
+        """
+        if any(name == own.name for own in self.budgets):
+            raise ConfigError(f"budget {name!r} is set in the app's code; remove it there")
+        self.store.drop_budget(name)
 
     # The pipeline.
 

@@ -255,7 +255,7 @@ class Reports:
         """
         uses: list[BudgetUse] = []
         with self._view() as view:
-            for budget in self._budgets:
+            for budget in self._all_budgets(view):
                 if all(
                     key in budget.tag_keys or budget.where.get(key) == value
                     for key, value in (scope or {}).items()
@@ -273,7 +273,7 @@ class Reports:
                 stop=stop,
                 time_zone=self._store.time_zone.key,
                 month=seer.of_span(start, stop),
-                budgets=seer.of_budgets(now._budgets, now.budgets(scope=scope)),
+                budgets=seer.of_budgets(now._all_budgets(view), now.budgets(scope=scope)),
             )
 
     def calls(
@@ -326,6 +326,12 @@ class Reports:
         tomorrow = stop.astimezone(zone).date()
         return midnight(tomorrow - timedelta(days=days), zone), stop
 
+    def _all_budgets(self, view: Snapshot) -> list[Budget]:
+        """The app's own, and those of the page."""
+        own = {budget.name for budget in self._budgets}
+        page = [kept.rule for kept in view.rules().kept.values() if kept.source == "page"]
+        return [*self._budgets, *(rule.budget() for rule in page if rule.name not in own)]
+
     def _use_of(self, budget: Budget, view: Snapshot, scope: TagScope) -> list[BudgetUse]:
         start, stop = period_span(budget.period, self._now(), self._store.time_zone)
         found = view.totals(
@@ -350,6 +356,7 @@ class Reports:
                 BudgetUse(
                     name=budget.name,
                     period=budget.period,
+                    action=budget.action,
                     tags=dict(zip(budget.tag_keys, tags, strict=True)),
                     start=start,
                     stop=stop,

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from costmw.budgets import MISSING, Budget, BudgetPeriod, Fail, OnUnpriced
+from costmw.budgets import MISSING, Action, Budget, BudgetPeriod, Fail, OnUnpriced
+from costmw.money import from_pico
 from costmw.periods import period_span
 
 Scope = tuple[str, ...]
@@ -30,7 +31,10 @@ class BalanceKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A blocking budget; limits are in pico-USD, `wait` is in seconds."""
+    """A budget that balances are kept of; limits are in pico-USD, `wait` is in seconds.
+
+    One that only alerts is kept when it was made on the page: it bars nobody.
+    """
 
     name: str
     keys: tuple[str, ...]
@@ -42,10 +46,12 @@ class Rule:
     on_unpriced: OnUnpriced
     wait: float
     fail: Fail
+    action: Action
+    alert_at: tuple[float, ...]
 
     @classmethod
     def of(cls, budget: Budget) -> Rule:
-        """The rule of a budget that blocks."""
+        """The rule of a budget."""
         return cls(
             name=budget.name,
             keys=budget.tag_keys,
@@ -57,6 +63,25 @@ class Rule:
             on_unpriced=budget.on_unpriced,
             wait=budget.wait,
             fail=budget.fail,
+            action=budget.action,
+            alert_at=tuple(budget.alert_at),
+        )
+
+    def budget(self) -> Budget:
+        """The budget that it is the rule of."""
+        return Budget(
+            self.name,
+            limit=from_pico(self.limit),
+            per=self.keys or None,
+            where=dict(self.where),
+            period=self.period,
+            action=self.action,
+            alert_at=self.alert_at,
+            limits={scope: from_pico(limit) for scope, limit in self.limits},
+            max_output_tokens=self.max_output_tokens,
+            on_unpriced=self.on_unpriced,
+            wait=self.wait,
+            fail=self.fail,
         )
 
     @property
@@ -144,6 +169,7 @@ class Rule:
         stored = json.loads(text)
         stored["keys"] = tuple(stored["keys"])
         stored["where"] = tuple((key, value) for key, value in stored["where"])
+        stored["alert_at"] = tuple(stored["alert_at"])
         stored["limits"] = tuple((tuple(scope), limit) for scope, limit in stored["limits"])
         return cls(**{name: stored[name] for name in _FIELDS})
 
@@ -169,7 +195,7 @@ Places = Sequence[tuple[Rule, BalanceKey]]
 
 
 class Rules:
-    """All blocking budgets of a ledger, in its accounting time zone."""
+    """All budgets of a ledger that balances are kept of, in its accounting time zone."""
 
     def __init__(self, kept: Iterable[KeptRule], zone: ZoneInfo) -> None:
         self.kept = {one.rule.name: one for one in sorted(kept, key=lambda k: k.rule.name)}

@@ -72,12 +72,14 @@ class Caps:
         self._is_declared = not self._declared
 
     def page_rules(self, tags: Mapping[str, str]) -> list[Rule]:
-        """The budgets of the page that a call with these tags counts in."""
+        """The blocking budgets of the page that a call with these tags counts in."""
         rules = self.rules
         return [
             kept.rule
             for kept in (rules.kept.values() if rules else ())
-            if kept.source == "page" and kept.rule.scope_of(tags) is not None
+            if kept.source == "page"
+            and kept.rule.action == "block"
+            and kept.rule.scope_of(tags) is not None
         ]
 
     def forget(self) -> None:

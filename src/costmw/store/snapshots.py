@@ -122,9 +122,9 @@ class LedgerSnapshot(ABC):
         return Rules(read_rules(self), self._zone)
 
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
-        """The limits that a call with these tags counts against."""
+        """The limits that bar a call with these tags."""
         rules = self.rules()
-        places = rules.places_of(tags, at)
+        places = [place for place in rules.places_of(tags, at) if place[0].action == "block"]
         balances = read_balances(self, [key for _, key in places])
         return [
             LimitUse(rule, key, balances.get(key, Balance()), rules.zone) for rule, key in places
