@@ -2,10 +2,13 @@
 
 Three budgets count every call: one of all, one of its tenant, one of its user.
 
-- Added: 100 callers whose calls take 300 ms, in turn with the same calls of a client that is
+- Added: 100 callers whose calls take 300 ms on average (200 to 400: callers that wait for the
+  same commit would go on in step otherwise, and wait for each other's turn of the event loop
+  ever after), in turn with the same calls of a client that is
   not instrumented, and of one that is instrumented and has no budget.
 - Without a budget: CPU time of what is asked of each call all the same.
-- Reserves: four processes that reserve and settle as fast as they can, each call for itself.
+- Reserves: four processes that reserve as fast as they can, 100 callers each, every one of
+  them waiting for its own; alone, and with a row after each that settles it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import statistics
 import subprocess
 import sys
@@ -34,7 +38,7 @@ from costmw.store.layers import open_store
 from costmw.store.writer import Writer
 
 CALLERS = 100
-CALL_SECONDS = 0.3
+CALL_SECONDS, SPREAD = 0.3, 0.1
 ROUND_SECONDS = 8.0
 ROUNDS = 3
 PROCESSES = 4
@@ -65,13 +69,18 @@ def budgets(action: str = "block") -> list[Budget]:
 def run(options: argparse.Namespace | None = None) -> dict[str, Any]:
     """Measure all three, and print them."""
     figures: dict[str, Any] = {"added": _added(), "without": _without_budget()}
-    with tempfile.TemporaryDirectory() as folder:
-        figures["sqlite"] = _reserves(f"sqlite:///{Path(folder, 'ledger.db')}")
-    with running() as server:
-        figures["postgres"] = _reserves(server.url())
-    print("\nreserves a second, four processes, each settled after it")
-    for name in ("sqlite", "postgres"):
-        print(f"  {name:<12}{figures[name]:>10,.0f}")
+    with tempfile.TemporaryDirectory() as folder, running() as server:
+        figures["reserves"] = {
+            f"{kind}, {'settled' if settle else 'alone'}": _reserves(url, settle=settle)
+            for settle in (False, True)
+            for kind, url in (
+                ("sqlite", f"sqlite:///{Path(folder, f'{settle}.db')}"),
+                ("postgres", server.url()),
+            )
+        }
+    print("\nreserves a second, four processes")
+    for name, rate in figures["reserves"].items():
+        print(f"  {name:<20}{rate:>10,.0f}")
     return figures
 
 
@@ -80,7 +89,7 @@ def run(options: argparse.Namespace | None = None) -> dict[str, Any]:
 
 class _Provider(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await asyncio.sleep(CALL_SECONDS)
+        await asyncio.sleep(float(request.headers["x-seconds"]))
         return httpx2.Response(200, json=ANSWER)
 
 
@@ -124,11 +133,13 @@ async def _call_for_a_while(meter: Meter | None, added: list[float], seconds: fl
 
 
 async def _caller(client: httpx2.AsyncClient, n: int, until: float, added: list[float]) -> None:
+    rng = random.Random(n)
     await asyncio.sleep(CALL_SECONDS * n / CALLERS)
     with tag(tenant=f"t{n % 10}", user=f"u{n}"):
         while (started := time.perf_counter()) < until:
-            await client.post(URL, json=REQUEST)
-            added.append(time.perf_counter() - started - CALL_SECONDS)
+            seconds = rng.uniform(CALL_SECONDS - SPREAD, CALL_SECONDS + SPREAD)
+            await client.post(URL, json=REQUEST, headers={"x-seconds": str(seconds)})
+            added.append(time.perf_counter() - started - seconds)
 
 
 def _quantile(seconds: Sequence[float], share: float) -> float:
@@ -160,10 +171,10 @@ def _without_budget(calls: int = 20_000) -> float:
 # How many a ledger takes.
 
 
-def _reserves(url: str) -> float:
+def _reserves(url: str, *, settle: bool) -> float:
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.reserve", "--worker", url],
+            [sys.executable, "-m", "benchmarks.reserve", "--worker", url, str(int(settle))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -188,8 +199,8 @@ def _reserves(url: str) -> float:
     return sum(counts) / SECONDS
 
 
-def _work(url: str) -> None:
-    """Reserve and settle in one process, and say how often."""
+def _work(url: str, *, settle: bool) -> None:
+    """Reserve in one process, and say how often."""
     config = Config()
     store = open_store(url, config)
     store.open()
@@ -197,16 +208,17 @@ def _work(url: str) -> None:
     writer = Writer(store, config)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(asyncio.run(_reserve_for_a_while(writer))))
+    print(json.dumps(asyncio.run(_reserve_for_a_while(writer, settle=settle))))
     writer.close(10)
 
 
-async def _reserve_for_a_while(writer: Writer) -> int:
+async def _reserve_for_a_while(writer: Writer, *, settle: bool) -> int:
     until = time.perf_counter() + SECONDS
-    return sum(await asyncio.gather(*(_reserve(writer, n, until) for n in range(CALLERS))))
+    callers = (_reserve(writer, n, until, settle=settle) for n in range(CALLERS))
+    return sum(await asyncio.gather(*callers))
 
 
-async def _reserve(writer: Writer, n: int, until: float) -> int:
+async def _reserve(writer: Writer, n: int, until: float, *, settle: bool) -> int:
     count = 0
     asked = _reservations(n)
     while time.perf_counter() < until:
@@ -215,7 +227,8 @@ async def _reserve(writer: Writer, n: int, until: float) -> int:
         await held.wait_async(30)
         assert held.committed
         assert held.refusal is None
-        await writer.submit(row).wait_async(30)
+        if settle:
+            await writer.submit(row).wait_async(30)
         count += 1
     return count
 
@@ -252,6 +265,6 @@ def _reservations(n: int) -> Iterator[tuple[Reservation, UsageEvent]]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        _work(sys.argv[2])
+        _work(sys.argv[2], settle=sys.argv[3] == "1")
     else:
         main("reserve", run)
