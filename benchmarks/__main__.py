@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from benchmarks import ack, ingest, other_requests, proxy, read_and_price, stream_chunk, views
+from benchmarks import (
+    ack,
+    caps_race,
+    ingest,
+    other_requests,
+    proxy,
+    read_and_price,
+    stream_chunk,
+    views,
+)
 
-for benchmark in (read_and_price, stream_chunk, other_requests, proxy, ack, ingest, views):
+for benchmark in (
+    read_and_price,
+    stream_chunk,
+    other_requests,
+    proxy,
+    ack,
+    ingest,
+    caps_race,
+    views,
+):
     print(f"\n== {benchmark.__name__}: {benchmark.__doc__}")
     benchmark.run()

@@ -13,6 +13,7 @@ from costmw import Budget
 from costmw.alerts import Alerts
 from costmw.alerts.alert import alert_of
 from costmw.alerts.lookouts import Ground, models, on_course, thresholds, velocity
+from costmw.caps.rules import Rule
 from costmw.money import PICO
 from costmw.store.alert_rows import AlertRow
 from costmw.store.layers import alerts_of
@@ -155,6 +156,15 @@ class TestThresholds:
             for row, old in zip(later, late[1:], strict=True)
         ]
 
+    def test_budgets_of_the_page_are_told_of_too(self, store: Any, ground: Any) -> None:
+        """With others in the code, or none; each once."""
+        spend(store, 6)
+        store.keep_budget(Rule.of(Budget("page", "10")))
+
+        assert [("page", "0.5", {})] == told(list(thresholds(ground())))
+        budgets = (Budget("one", "10"), Budget("two", "10"))
+        assert ["one", "page", "two"] == sorted(row.budget for row in thresholds(ground(*budgets)))
+
     def test_a_budget_without_thresholds_is_silent(self, store: Any, ground: Any) -> None:
         spend(store, 99)
         assert [] == list(thresholds(ground(Budget("b", "10", alert_at=()))))
@@ -186,8 +196,8 @@ class TestVelocity:
         assert (
             "LLM spend is far above what is usual at this hour",
             (
-                "6.01 USD since 2026-11-24 12:00; in this hour of the 14 days before it was 1.00 USD, "
-                "and 1.00 USD at most."
+                "6.01 USD since 2026-11-24 12:00; in this hour of the 14 days before it was "
+                "1.00 USD, and 1.00 USD at most."
             ),
         ) == words(row)
         assert (datetime(2026, 11, 24, tzinfo=UTC), "") == (row.period_start, row.threshold)

@@ -540,7 +540,7 @@ class TestMeter:
     FILE = """
         [[budgets]]
         name = "all"
-        limit = 10
+        limit = "10"
         period = "total"
 
         [alerts]

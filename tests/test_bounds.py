@@ -449,6 +449,22 @@ def test_prices_change_with_the_time() -> None:
     assert [usd((TEXT + 1, "1")), usd((TEXT + 1, "2"))] == days
 
 
+def test_models_that_take_turns_under_a_listed_name_change_nothing() -> None:
+    pricing = Pricing()
+    body = {"max_completion_tokens": 100, "messages": [{}]}
+    for answering in ("gpt-4o-2024-05-13", "gpt-4o-mini"):
+        pricing.price(
+            Usage(1, 1),
+            provider="openai",
+            model=answering,
+            request_model="gpt-5-mini",
+            at=AT,
+            context={},
+        )
+        expected = Bound(usd((TEXT, "0.25"), (100, "2")))
+        assert expected == bound(OPENAI, "gpt-5-mini", body, pricing=pricing)
+
+
 # No price, or no bound.
 
 
@@ -664,33 +680,35 @@ def test_no_request_is_too_strange_to_bound(wire: WireFormat, body: dict[str, An
 # Tokens and amounts.
 
 
-def test_tokens_and_what_they_cost_are_each_others_inverse() -> None:
+def test_tokens_that_fit_an_amount() -> None:
     bounds = Bounds(Pricing())
     what: dict[str, Any] = {"provider": "openai", "model": "gpt-5-mini", "at": AT}
-    cost = bounds.cost_of_tokens(input_tokens=1_000, output_tokens=300, **what)
-    assert usd((1_000, "0.25"), (300, "2")) == cost
+    cost = usd((1_000, "0.25"), (300, "2"))
     assert 300 == bounds.affordable_tokens(cost, input_tokens=1_000, **what)
     assert 299 == bounds.affordable_tokens(cost - 1, input_tokens=1_000, **what)
     assert 0 == bounds.affordable_tokens(1, input_tokens=1_000, **what)
 
 
 @pytest.mark.parametrize(
-    ("provider", "model", "price"),
-    [("openai", "gpt-6-sol", "2.5"), ("anthropic", "claude-haiku-4-5", "1")],
+    ("provider", "model", "prices"),
+    [("openai", "gpt-6-sol", ("2.5", "10")), ("anthropic", "claude-haiku-4-5", ("1", "5"))],
 )
 def test_a_cache_counts_for_tokens_where_it_is_written_to_unasked(
-    provider: str, model: str, price: str
+    provider: str, model: str, prices: tuple[str, str]
 ) -> None:
-    found = Bounds(Pricing()).cost_of_tokens(
-        provider=provider, model=model, input_tokens=1_000, output_tokens=0, at=AT
+    affordable = Bounds(Pricing()).affordable_tokens(
+        usd((1_000, prices[0]), (300, prices[1])),
+        provider=provider,
+        model=model,
+        input_tokens=1_000,
+        at=AT,
     )
-    assert usd((1_000, price)) == found
+    assert 300 == affordable
 
 
-def test_tokens_of_a_model_without_a_price_have_no_cost() -> None:
+def test_of_a_model_without_a_price_nobody_tells_how_many_tokens_fit() -> None:
     bounds = Bounds(Pricing())
     what: dict[str, Any] = {"provider": "openai", "model": "nobody-knows", "at": AT}
-    assert bounds.cost_of_tokens(input_tokens=1, output_tokens=1, **what) is None
     assert bounds.affordable_tokens(10**12, input_tokens=1, **what) is None
 
 

@@ -216,6 +216,23 @@ def test_the_file(tmp_path: Path) -> None:
     assert expected == meter.budgets
 
 
+def test_budgets_that_are_made_while_the_app_runs(
+    names: dict[str, Any], run_block: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = names["meter"]
+    names["answer"]("why?", "initech")
+    dropped: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(meter, "drop_budget", dropped.append)
+        run_block("keep_budget")
+    assert {"trial of initech": 5, "tenant cap": 50} == {
+        one.budget: one.limit for one in meter.allowances(tenant="initech")
+    }
+    (name,) = dropped
+    meter.drop_budget(name)
+    assert ["tenant cap"] == [one.budget for one in meter.allowances(tenant="initech")]
+
+
 def test_the_command(used_up: dict[str, Any], tmp_path: Path) -> None:
     _, *arguments = shlex.split(only("sh"))
     assert used_up["meter"].flush(30)
@@ -237,5 +254,5 @@ def test_the_table_of_fields_is_complete_and_has_their_defaults() -> None:
 
 
 def test_every_block_is_run_here() -> None:
-    assert 7 == len(PYTHON)
+    assert 8 == len(PYTHON)
     assert 4 == len(re.findall(r"```(?:json|sh|text|toml)\n", DOCS))

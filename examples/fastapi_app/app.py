@@ -67,7 +67,7 @@ def create_app(meter: Meter | None = None, page_auth: Auth | None = None) -> Fas
         tags={"environment": os.environ.get("APP_ENV", "development")},
         budgets=[
             Budget("all of the app", "200", period="month"),
-            Budget("each tenant", "80", per="tenant", period="month"),
+            Budget("each tenant", "80", per="tenant", period="month", action="block"),
         ],
     )
     if page_auth is None and (secret := os.environ.get("LLMCOST_TOKEN")):

@@ -45,7 +45,7 @@ meter = Meter(
     tags={"environment": os.environ.get("APP_ENV", "development")},
     budgets=[
         Budget("all of the app", "200", period="month"),
-        Budget("each tenant", "80", per="tenant", period="month"),
+        Budget("each tenant", "80", per="tenant", period="month", action="block"),
     ],
 )
 

@@ -16,7 +16,7 @@ from costmw.providers.hosted_tools import Advisor
 from costmw.providers.most_media import MOST_MEDIA
 from costmw.providers.most_used import CONTEXT_ASSUMED, Asking, MostUsed, most_used
 from costmw.providers.registry import Match, find_provider
-from costmw.worst_prices import Kinds, UnitCosts
+from costmw.worst_prices import Kinds
 
 Json = Mapping[str, Any]
 
@@ -103,22 +103,6 @@ class Bounds:
             ]
         )
 
-    def cost_of_tokens(
-        self,
-        *,
-        provider: str | None,
-        model: str,
-        input_tokens: int,
-        output_tokens: int,
-        at: datetime,
-    ) -> int | None:
-        """What so many tokens of text cost at most, in pico-USD; None without a price."""
-        costs = self._costs_of_text(provider, model, input_tokens, at)
-        if costs is None:
-            return None
-        tokens = input_tokens * costs.input_token + output_tokens * costs.output_token
-        return costs.request + tokens
-
     def affordable_tokens(
         self,
         pico_usd: int,
@@ -134,24 +118,18 @@ class Bounds:
             0 when the input alone costs more; None when the model has no price, or when its
             answers cost nothing.
         """
-        costs = self._costs_of_text(provider, model, input_tokens, at)
-        if costs is None or not costs.output_token:
-            return None
-        left = pico_usd - costs.request - input_tokens * costs.input_token
-        return max(left // costs.output_token, 0)
-
-    def _costs_of_text(
-        self, provider: str | None, model: str, input_tokens: int, at: datetime
-    ) -> UnitCosts | None:
         found = self._pricing.chargeable(
             provider=provider, model=model, at=at, asked=_NOTHING_ASKED
         )
         if found.prices is None or found.unpriced is not None:
             return None
         families = find_provider(provider).families if provider else ()
-        return found.prices.costs(
-            input_tokens, Kinds(caches_unasked=not families or "openai" in families[:1])
-        )
+        kinds = Kinds(caches_unasked=not families or "openai" in families[:1])
+        costs = found.prices.costs(input_tokens, kinds)
+        if not costs.output_token:
+            return None
+        left = pico_usd - costs.request - input_tokens * costs.input_token
+        return max(left // costs.output_token, 0)
 
     def _of_model(
         self,

@@ -36,11 +36,12 @@ class Config:
     `hosts`: own gateways, host to provider; a port is optional, `.internal` stands for all
     below. `max_body_bytes`: a JSON response that arrives as a stream is read up to this
     size. `idle_timeout`: seconds after which a stream that nobody reads on is settled as
-    `incomplete`. `outbox`: the file in which records wait on this host while a Postgres
-    store is away; None puts it into the user's state directory. `keep_days`: rows older
-    than so many days are dropped, their sums kept; None keeps them for ever. `hash_tags`:
-    tags whose values are stored as keyed hashes. `budgets_file`: a TOML file of budgets and
-    alerts.
+    `incomplete`. `hold_ttl`: seconds after which what a budget holds for a call is charged,
+    when the process that made the call is not heard of any more. `outbox`: the file in which
+    records wait on this host while a Postgres store is away; None puts it into the user's
+    state directory. `keep_days`: rows older than so many days are dropped, their sums kept;
+    None keeps them for ever. `hash_tags`: tags whose values are stored as keyed hashes.
+    `budgets_file`: a TOML file of budgets and alerts.
     """
 
     durability: Durability = "commit"

@@ -81,6 +81,13 @@ def run_demo(*, port: int = 0, seconds: float | None = None, store: str | None =
             budgets=[
                 Budget("all of the app", "15", period="month"),
                 Budget("each tenant", "6", per="tenant", period="month"),
+                Budget(
+                    "trial of initech",
+                    "0.01",
+                    where={"tenant": "initech"},
+                    period="day",
+                    action="block",
+                ),
             ],
         )
         meter.start()
@@ -231,7 +238,8 @@ def _answer(request: RequestRecord) -> Reply | None:
     from costmw.testing import Reply
 
     chance = random.Random(request.body_bytes)  # noqa: S311 - any size will do
-    tokens_in, tokens_out = chance.randint(800, 6000), chance.randint(60, 700)
+    size = len(request.body_bytes)
+    tokens_in, tokens_out = chance.randint(size // 6, size // 3), chance.randint(60, 700)
     text = " ".join(chance.choices(ANSWER.split(), k=tokens_out // 10))
     usage: dict[str, Any]
     if request.path.endswith("/messages"):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from costmw.bounds import Bounds
 from costmw.caps.book import LimitUse
 from costmw.errors import ConfigError
 from costmw.money import from_pico, parse_usd, to_pico
 from costmw.store.base import Store
+
+if TYPE_CHECKING:
+    from costmw.bounds import Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Allowance:
 class Headroom:
     """Asks the ledger, as it is now; calls in flight may change the answer at any time."""
 
-    def __init__(self, store: Store, bounds: Bounds) -> None:
+    def __init__(self, store: Store, bounds: Callable[[], Bounds]) -> None:
         self._store = store
         self._bounds = bounds
 
@@ -77,7 +80,7 @@ class Headroom:
         limits = self._limits(tags)
         if not limits:
             return None
-        return self._bounds.affordable_tokens(
+        return self._bounds().affordable_tokens(
             limits[0].remaining,
             provider=provider,
             model=model,

@@ -20,7 +20,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from costmw import context
-from costmw.bounds import Bounds
 from costmw.budget_file import combined, load_budgets
 from costmw.budgets import Budget
 from costmw.caps.rules import Rule
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from costmw.alerts.channel import Channel
     from costmw.alerts.settings import Alerts
     from costmw.alerts.watch import Watch
+    from costmw.bounds import Bounds
     from costmw.capture.tee import Tee
     from costmw.reports import Reports
     from costmw.reprice import Repricing
@@ -103,7 +103,7 @@ class Meter:
 
     Args:
         store: where events are kept, `"sqlite:///llmcost.db"`; `COSTMW_STORE` when left out.
-        budgets: budgets to report on.
+        budgets: budgets to report on, and to stay within where they block.
         alerts: where to alert of budgets, sudden spend and models, as in
             `alerts=[Webhook(...)]` (`costmw.alerts`); the file's when left out.
         tags: tags of every call, such as `{"environment": "production"}`.
@@ -144,11 +144,16 @@ class Meter:
             self.store.fingerprint_key, lambda error: self.fault(error, "the id of an API key")
         )
         self._settler = Settler(self._pricing)
-        bounds = Bounds(self._pricing)
+        self._bounds: Bounds | None = None
         self._reserver = Reserver(
-            self.budgets, self.store, bounds, self.config, self._writer.submit, self.fault
+            self.budgets,
+            self.store,
+            self._bounds_of_calls,
+            self.config,
+            self._writer.submit,
+            self.fault,
         )
-        self._headroom = Headroom(self.store, bounds)
+        self._headroom = Headroom(self.store, self._bounds_of_calls)
         self._writer.holder = self._reserver
         self._start_error: CostmwError | None = None
         self._started = False
@@ -650,6 +655,14 @@ class Meter:
         return Reports(self.store, self.budgets)
 
     # Helpers.
+
+    def _bounds_of_calls(self) -> Bounds:
+        # Apps without caps need not load what knows every provider's limits.
+        if self._bounds is None:
+            from costmw.bounds import Bounds
+
+            self._bounds = Bounds(self._pricing)
+        return self._bounds
 
     def _resolve_tags(self, record: Tags | None) -> dict[str, str]:
         tags, faults = context.resolve_tags(

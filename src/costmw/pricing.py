@@ -93,7 +93,7 @@ class Pricing:
             return self._dearest_of(billed_by, at, "the request names no model")
         listed = model = _own_name(billed_by, model)
         info = self._list.model(billed_by.price_id, model) if billed_by else None
-        if info is None and billed_by and (known := self._answered_by.get((name or "", model))):
+        if billed_by and (known := self._answered_by.get((name or "", model))):
             listed, info = known, self._list.model(billed_by.price_id, known)
         window = info[1].context_window if info else None
         names = (listed, model, info[1].id if info else None)
@@ -143,7 +143,7 @@ class Pricing:
         if billed_by is not None:
             model = _own_name(billed_by, model)
             listed = self._list.find(billed_by.price_id, model, at, context)
-            self._learn(billed_by.name, request_model, model, context)
+            self._learn(billed_by, request_model, model, context)
         names = (model, request_model, listed.model if listed else None)
         if found := self._override(names, billed_by.name if billed_by else None, at):
             position, override = found
@@ -155,14 +155,16 @@ class Pricing:
         return _product(listed.unit_prices, usage, "list", listed.ref, listed.unmatched)
 
     def _learn(
-        self, provider: str, asked_for: str | None, model: str, context: Mapping[str, str]
+        self, billed_by: Provider, asked_for: str | None, model: str, context: Mapping[str, str]
     ) -> None:
-        """Remember which model answers to a name, and the tiers that are charged."""
-        names = (provider, asked_for or model)
-        if names[1] != model and self._answered_by.get(names) != model:
+        """Remember which model answers to a name of one's own, and the tiers that are charged."""
+        provider = billed_by.name
+        asked_for = _own_name(billed_by, asked_for or model)
+        is_own = asked_for != model and self._list.model(billed_by.price_id, asked_for) is None
+        if is_own and self._answered_by.get((provider, asked_for)) != model:
             if len(self._answered_by) >= KEPT_AT_MOST:
                 self._answered_by.clear()
-            self._answered_by[names] = model
+            self._answered_by[provider, asked_for] = model
             self._chargeable.clear()
         tier, seen = context.get("service_tier"), self._tiers.get(provider, frozenset())
         if tier is not None and tier not in STANDARD and tier not in seen:

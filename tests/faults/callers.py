@@ -1,9 +1,10 @@
-"""Callers under blocking budgets, in a process of their own, and the provider that counts.
+"""Callers under blocking budgets, in a process of their own.
 
     python -m tests.faults.callers OPTIONS
 
 Options are those of `Callers`, as JSON. It says "ready", waits for a line, calls, and says how
-many of its calls were served, refused and failed. What was spent says the provider.
+many of its calls were served, refused and failed. What was spent says the
+provider, `benchmarks.counting_provider`.
 """
 
 from __future__ import annotations
@@ -12,29 +13,20 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from costmw import Budget, BudgetExceeded, Config, Meter, PriceOverride, tag
-from costmw.testing import FakeProvider, Reply
 
 MODEL = "own"
 PRICE = PriceOverride(MODEL, {"input": "1", "output": "1"})
-"""A token costs a millionth of a USD, whichever way it goes."""
+"""A token costs a millionth of a USD, whichever way it goes: what the provider counts by."""
 
-PROMPT_TOKENS, OUTPUT_TOKENS, OUTPUT_LIMIT = 100, 900, 1_000
-COST = Decimal(PROMPT_TOKENS + OUTPUT_TOKENS) / 1_000_000
-"""What a call costs, in USD."""
-
-LONG_TOKENS = 200_000
-"""What an answer has that nobody limits."""
+OUTPUT_LIMIT = 1_000
 
 
 @dataclass(frozen=True)
@@ -64,49 +56,6 @@ class Callers:
                 prices=(PRICE,), ack_timeout=30, hold_ttl=self.hold_ttl, outbox=self.outbox
             ),
         )
-
-
-class Spending:
-    """What was spent at the provider, by who asked; a call counts when it arrives."""
-
-    def __init__(self, delay: float) -> None:
-        self._lock = threading.Lock()
-        self._delay = delay
-        self.calls: Counter[str] = Counter()
-        self.usd: dict[str, Decimal] = {}
-
-    def answer(self, record: Any) -> Reply:
-        """Count a request, and answer it."""
-        request = record.json
-        limit = request.get("max_completion_tokens")
-        tokens = LONG_TOKENS if limit is None else min(OUTPUT_TOKENS, limit)
-        who = request.get("user", "")
-        with self._lock:
-            self.calls[who] += 1
-            cost = Decimal(PROMPT_TOKENS + tokens) / 1_000_000
-            self.usd[who] = self.usd.get(who, Decimal(0)) + cost
-        usage = {
-            "prompt_tokens": PROMPT_TOKENS,
-            "completion_tokens": tokens,
-            "total_tokens": PROMPT_TOKENS + tokens,
-        }
-        return Reply(usage=usage, delay=self._delay)
-
-    def of(self, *scope: str) -> Decimal:
-        """What callers spent whose tags begin like this."""
-        return sum(
-            (usd for who, usd in self.usd.items() if tuple(who.split("/"))[: len(scope)] == scope),
-            Decimal(0),
-        )
-
-
-@contextmanager
-def provider_that_counts(delay: float) -> Iterator[tuple[FakeProvider, Spending]]:
-    """A provider, and what is spent there."""
-    with FakeProvider(keep=10) as provider:
-        spending = Spending(delay)
-        provider.responder = spending.answer
-        yield provider, spending
 
 
 def begin(options: Callers) -> subprocess.Popen[str]:

@@ -20,13 +20,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from benchmarks.counting_provider import COST, Spending, provider_that_counts
 from benchmarks.postgres_server import running
 
 from costmw.store.layers import ledger_of
-from costmw.store.sqlite_sql import micros
+from costmw.store.micros import micros
 
 from . import Result
-from .callers import COST, Callers, Spending, begin, let_go, provider_that_counts
+from .callers import Callers, begin, let_go
 
 PROCESSES, CALLERS = 4, 50
 TENANTS, USERS = 5, 4

@@ -13,10 +13,11 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+from benchmarks.counting_provider import COST, Spending, provider_that_counts
 from benchmarks.postgres_server import running
 
 from . import Result
-from .callers import COST, Callers, Spending, called, provider_that_counts
+from .callers import Callers, called
 
 FITS = 10
 AT_LEAST = 9

@@ -59,17 +59,14 @@ class Lookout(Protocol):
 def thresholds(ground: Ground) -> Iterator[AlertRow]:
     """Thresholds that budgets have reached, in this period and in one that has just ended."""
     zone = ground.store.time_zone
-    for budget in ground.budgets:
-        if not budget.alert_at:
-            continue
-        start, _ = period_span(budget.period, ground.now, zone)
-        moments = [ground.now]
-        if ground.now - start < LATE:
-            moments.insert(0, start - timedelta(microseconds=1))
-        for moment in moments:
-            for use in _reports(ground, (budget,), moment).budgets():
-                for share in sorted(use.reached):
-                    yield _threshold_row(use, share, zone)
+    midnight = day_start(ground.now, zone)
+    uses = _reports(ground, ground.now).budgets()
+    if ground.now - midnight < LATE:
+        yesterday = _reports(ground, midnight - timedelta(microseconds=1)).budgets()
+        uses = [use for use in yesterday if use.stop <= midnight] + uses
+    for use in uses:
+        for share in sorted(use.reached):
+            yield _threshold_row(use, share, zone)
 
 
 def _threshold_row(use: BudgetUse, share: float, zone: ZoneInfo) -> AlertRow:
@@ -96,7 +93,7 @@ def on_course(ground: Ground) -> Iterator[AlertRow]:
     if not ground.settings.on_course:
         return
     zone = ground.store.time_zone
-    for use in _reports(ground, ground.budgets, ground.now).forecast().budgets:
+    for use in _reports(ground, ground.now).forecast().budgets:
         seen = use.forecast
         if seen is None or use.runs_out_at is None or use.spent_usd >= use.limit_usd:
             continue
@@ -119,8 +116,8 @@ def on_course(ground: Ground) -> Iterator[AlertRow]:
         )
 
 
-def _reports(ground: Ground, budgets: Sequence[Budget], at: datetime) -> Reports:
-    return Reports(ground.store, budgets, now=lambda: at)
+def _reports(ground: Ground, at: datetime) -> Reports:
+    return Reports(ground.store, ground.budgets, now=lambda: at)
 
 
 def _period(use: BudgetUse | BudgetForecast, zone: ZoneInfo) -> dict[str, str]:

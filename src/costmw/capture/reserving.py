@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from costmw.bounds import Bound, Bounds
 from costmw.budgets import Budget
 from costmw.caps.book import Refusal
 from costmw.caps.rules import Rule
@@ -36,6 +35,7 @@ from costmw.money import format_usd
 from costmw.store.acknowledgement import Acknowledgement, release_all
 
 if TYPE_CHECKING:
+    from costmw.bounds import Bound, Bounds
     from costmw.capture.call import Call
     from costmw.config import Config
     from costmw.store.base import Store
@@ -66,7 +66,7 @@ class Reserver:
         self,
         budgets: Sequence[Budget],
         store: Store,
-        bounds: Bounds,
+        bounds: Callable[[], Bounds],
         config: Config,
         submit: Callable[[Record], Acknowledgement],
         fault: Callable[[BaseException, str], None],
@@ -152,7 +152,7 @@ class Reserver:
 
     def _reservation(self, call: Call) -> Reservation | None:
         start, request = call.start, call.request
-        bound = call.bound or self._bounds.bound(
+        bound = call.bound or self._bounds().bound(
             start.match, start.request_model, request.body, request.size, start.created_at
         )
         self._warn(start, bound)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from costmw.events import new_id
 from costmw.store.claims import Execute, claim
-from costmw.store.sqlite_sql import from_micros, micros
+from costmw.store.micros import from_micros, micros
 
 ALL_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """The period of what is told once and never again."""

@@ -15,7 +15,7 @@ from costmw.caps.rules import BalanceKey, KeptRule, Rules, Scope
 from costmw.store.base import Found, Query
 from costmw.store.caps_sql import ROWS_AT_ONCE, Ledger, Readable, insert, marks, padded
 from costmw.store.holds import all_amounts
-from costmw.store.sqlite_sql import from_micros, micros
+from costmw.store.micros import from_micros, micros
 
 _READ = (
     "WITH wanted (budget, scope, period_start) AS (VALUES {}) "

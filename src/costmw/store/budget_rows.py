@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from costmw.caps.rules import KeptRule, Rule, Rules
 from costmw.store.balances import balances_from_ledger, write_balances
 from costmw.store.caps_sql import Ledger, Readable
-from costmw.store.sqlite_sql import from_micros, micros
+from costmw.store.micros import from_micros, micros
 
 EPOCH = "budgets_epoch"
 """The setting that changes with the budgets of a ledger."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -21,7 +22,9 @@ from costmw.caps.rules import Rule, Rules
 from costmw.context import tag_value
 from costmw.events import Amendment, Record, Release, Renewal, Reservation, UsageEvent
 from costmw.store.base import Found, FoundDurations, OutcomeCount, Query, Snapshot, Store, TagScope
-from costmw.store.caps import Answers
+
+if TYPE_CHECKING:
+    from costmw.store.caps import Answers
 
 PREFIX = "hashed:"
 """What a hash begins with, before its 16 hexadecimal digits."""

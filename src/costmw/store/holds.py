@@ -11,7 +11,7 @@ from uuid import UUID
 from costmw.caps.book import Amount
 from costmw.events import Price, Renewal, Reservation, Usage, UsageEvent
 from costmw.store.caps_sql import Ledger, Readable, delete, insert, select_by_ids
-from costmw.store.sqlite_sql import from_micros, micros
+from costmw.store.micros import from_micros, micros
 
 EXPIRED = "the call did not come back: its budgets are charged with all that was held for it"
 """Why the cost of a row is not known that was made when its hold ended."""

@@ -11,8 +11,8 @@ from uuid import UUID
 from costmw.events import Amendment, Outcome, Record, Submission, UsageEvent
 from costmw.store.charges import Written
 from costmw.store.interned import InternedRow
+from costmw.store.micros import micros
 from costmw.store.postgres_intern import Wanted
-from costmw.store.sqlite_sql import micros
 
 DATED_WITHIN = timedelta(minutes=1)
 """How near a UUIDv7 is to its event's moment, where it says when."""

@@ -17,6 +17,7 @@ from psycopg import Connection
 from costmw.events import Amendment, Record
 from costmw.store.caps import Applied, Caps
 from costmw.store.interned import InternedRow, call_kind_of
+from costmw.store.micros import micros
 from costmw.store.postgres_batch import Asked, Batch, Placed
 from costmw.store.postgres_caps import PostgresLedger
 from costmw.store.postgres_insert import add_cells, insert
@@ -27,7 +28,6 @@ from costmw.store.postgres_rolled import COUNTED
 from costmw.store.postgres_sql import uuids
 from costmw.store.rolled import Rolled
 from costmw.store.rollups import Buckets, Cells
-from costmw.store.sqlite_sql import micros
 
 _AMENDED_EVENTS = f"""
 SELECT e.id, k.operation, k.api, k.provider, k.request_model, k.response_model, k.api_key_id,

@@ -34,6 +34,7 @@ from costmw.store.claims import Execute, claim
 from costmw.store.fork_gate import ForkGate
 from costmw.store.greenlets import in_a_thread
 from costmw.store.holds import expired
+from costmw.store.micros import from_micros, micros
 from costmw.store.mounts import is_network, mount_of
 from costmw.store.sqlite_caps import SqliteLedger
 from costmw.store.sqlite_epoch import epoch
@@ -48,7 +49,7 @@ from costmw.store.sqlite_read import SqliteSnapshot
 from costmw.store.sqlite_recovery import sources
 from costmw.store.sqlite_rescue import Rescuer
 from costmw.store.sqlite_rollups import Roller
-from costmw.store.sqlite_sql import executing, from_micros, micros
+from costmw.store.sqlite_sql import executing
 from costmw.store.sqlite_write import RecordInserter
 from costmw.store.turns import Turns
 

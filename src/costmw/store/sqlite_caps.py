@@ -15,8 +15,8 @@ from costmw.store.base import Found, Query
 from costmw.store.caps_sql import marks, padded
 from costmw.store.charges import Written
 from costmw.store.fork_gate import ForkGate
+from costmw.store.micros import from_micros
 from costmw.store.sqlite_read import SqliteSnapshot
-from costmw.store.sqlite_sql import from_micros
 
 _BOOKED = """
 SELECT e.id, e.created_at, s.tags FROM usage_events e JOIN tag_sets s ON s.id = e.tag_set_id

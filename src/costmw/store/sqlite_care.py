@@ -12,12 +12,12 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from costmw.store.base import Difference
+from costmw.store.micros import micros
 from costmw.store.rollup_plan import DAY, HOUR
 from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES
 from costmw.store.sql import MILLION
 from costmw.store.sqlite_epoch import begin_epoch
 from costmw.store.sqlite_rollups import COLUMNS, Roller, set_watermarks, watermarks
-from costmw.store.sqlite_sql import micros
 
 DROPPED_AT_ONCE = 1_000
 """Rows that are dropped in one transaction."""

@@ -13,10 +13,11 @@ from costmw.events import UsageEvent
 from costmw.store.base import TagScope
 from costmw.store.event_rows import AMENDMENT_COLUMNS, event_of
 from costmw.store.fork_gate import ForkGate
+from costmw.store.micros import from_micros, micros
 from costmw.store.snapshots import SELECT_EVENTS, LedgerSnapshot
 from costmw.store.sqlite_care import pruned_until
 from costmw.store.sqlite_rollups import watermarks
-from costmw.store.sqlite_sql import SqliteSql, from_micros, micros
+from costmw.store.sqlite_sql import SqliteSql
 from costmw.store.sqlite_write import OUTCOMES_COUNTED
 
 _BOUND_AT_ONCE = 500

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from costmw.store.claims import Execute
+from costmw.store.micros import micros
 from costmw.store.rollup_plan import Range
 from costmw.store.sql import COUNTS, Sql
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since 1970 in UTC, exactly."""
-    return (moment - EPOCH) // MICROSECOND
-
-
-def from_micros(moment: int) -> datetime:
-    """The moment of so many microseconds since 1970, in UTC."""
-    return EPOCH + moment * MICROSECOND
 
 
 def executing(connection: sqlite3.Connection) -> Execute:

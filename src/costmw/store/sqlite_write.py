@@ -18,7 +18,7 @@ from costmw.store.interned import (
     json_text,
     price_of,
 )
-from costmw.store.sqlite_sql import micros
+from costmw.store.micros import micros
 
 INTERNED_AT_MOST = 50_000
 """Ids that a process remembers, of tag sets, prices and the like."""
