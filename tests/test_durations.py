@@ -160,4 +160,4 @@ class TestReport:
 def test_a_quantile_is_within_nine_percent(durations: list[int], percent: int) -> None:
     exact = sorted(durations)[-(-percent * len(durations) // 100) - 1]
     found = quantile([(bin_of(duration), 1) for duration in durations], percent / 100)
-    assert found == pytest.approx(exact, rel=0.1, abs=1)
+    assert found == pytest.approx(exact, rel=0.095)

@@ -238,8 +238,8 @@ def _answer(request: RequestRecord) -> Reply | None:
     from costmw.testing import Reply
 
     chance = random.Random(request.body_bytes)  # noqa: S311 - any size will do
-    size = len(request.body_bytes)
-    tokens_in, tokens_out = chance.randint(size // 6, size // 3), chance.randint(60, 700)
+    size, limit = len(request.body_bytes), request.json.get("max_tokens", 700)
+    tokens_in, tokens_out = chance.randint(size // 6, size // 3), chance.randint(60, limit)
     text = " ".join(chance.choices(ANSWER.split(), k=tokens_out // 10))
     usage: dict[str, Any]
     if request.path.endswith("/messages"):

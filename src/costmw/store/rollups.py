@@ -235,8 +235,9 @@ def bin_middle(position: int) -> float:
     if position == 0:
         return 0.0
     low = _BIN_EDGES[position - 1]
-    high = _BIN_EDGES[position] if position < len(_BIN_EDGES) else low
-    return float((low * high) ** 0.5) if high > low + 1 else float(low)
+    # Whole milliseconds: the edge itself is in the next bin.
+    highest = _BIN_EDGES[position] - 1 if position < len(_BIN_EDGES) else low
+    return float((low * highest) ** 0.5)
 
 
 def quantile(bins: Iterable[tuple[int, int]], share: float) -> float | None:

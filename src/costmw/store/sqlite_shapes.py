@@ -28,8 +28,14 @@ SHAPES = {
 }
 """The values of a row, in the order that they are stored; `r` of a table with a rowid."""
 
-MADE_ANEW = frozenset({"tags", "rollup_kinds", "rollup_watermarks", "balances", "holds"})
-"""Tables whose rows follow from those of others, or end with the calls that are in flight."""
+MADE_ANEW = frozenset(
+    {
+        *("tags", "rollup_kinds", "rollup_watermarks", "balances"),
+        *("holds", "alerts", "alert_channels"),
+    }
+)
+"""Tables whose rows follow from those of others, end with the calls that are in flight, or are
+told once more."""
 
 _KINDS = {"n": type(None), "i": int, "B": bytes, "s": str}
 
