@@ -262,8 +262,8 @@ class TestOthers:
                 "costmw.alerts",
                 logging.ERROR,
                 (
-                    "80% of budget 'all' is used. 40.00 of 50.00 USD (80%) is spent in 2026-11. Café "
-                    "(01a20adc-d5fa-78ad-8fd2-21af9674a211)"
+                    "80% of budget 'all' is used. 40.00 of 50.00 USD (80%) is spent in 2026-11. "
+                    "Café (01a20adc-d5fa-78ad-8fd2-21af9674a211)"
                 ),
             )
         ] == caplog.record_tuples

@@ -210,6 +210,15 @@ class TestVelocity:
         assert [] == list(velocity(ground()))
         assert 1 == len(list(velocity(ground(velocity_floor="0.5"))))
 
+    def test_less_than_twice_as_much_alarms_nobody(self, store: Any, ground: Any) -> None:
+        """However even the hours are."""
+        self.usual(store, lambda _: 10.0)
+        spend(store, 20)
+        assert [] == list(velocity(ground()))
+
+        spend(store, 0.01)
+        assert 1 == len(list(velocity(ground())))
+
     def test_one_outlier_before_hides_nothing(self, store: Any, ground: Any) -> None:
         self.usual(store, lambda n: 500.0 if n == 3 else 1.0)
         spend(store, 20)

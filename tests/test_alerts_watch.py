@@ -118,8 +118,9 @@ class TestCourier:
         channel = Collecting(failures=[None, ChannelClosed("it is gone")])
         rows.register(channel.name, channel.address)
         rows.add([an_alert(n) for n in range(3)])
+        courier = Courier(channel, rows)
         for _ in range(3):
-            drain(Courier(channel, rows))
+            drain(courier)
 
         assert ["0", "1"] == channel.tried
         assert ["alerts end at ops: it is gone"] == [record.message for record in caplog.records]
@@ -132,6 +133,25 @@ class TestCourier:
         drain(Courier(other, rows))
 
         assert (["0"], []) == (channel.numbers(), other.numbers())
+
+    def test_what_comes_as_it_ends_is_seen_to(
+        self, rows: AlertRows, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its thread has found nothing more, gives the channel up, and is still there."""
+        channel, stop = Collecting(), threading.Event()
+        rows.register(channel.name, channel.address)
+        rows.add([an_alert(0)])
+        courier, claim = Courier(channel, rows), rows.claim
+
+        def claimed(task: str, owner: str, seconds: float) -> bool:
+            if not seconds and rows.add([an_alert(1)]):
+                courier.start(stop)
+            return claim(task, owner, seconds)
+
+        monkeypatch.setattr(rows, "claim", claimed)
+        courier.start(stop)
+        eventually(lambda: channel.numbers() == ["0", "1"], seconds=5)
+        courier.join(SOON)
 
     def test_one_that_is_killed_has_another_send_it_again(
         self, rows: AlertRows, monkeypatch: pytest.MonkeyPatch
