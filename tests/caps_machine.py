@@ -108,13 +108,14 @@ class CapsMachine(RuleBasedStateMachine):
         assert use == (refusal.spent - use[1], use[1], refusal.held) if use else False
         return None
 
-    @rule(hold=consumes(open_holds), target=rows, cost=COSTS)
-    def settle(self, hold: UUID | None, cost: int | None) -> UUID | None:
+    @rule(hold=consumes(open_holds), target=rows, cost=COSTS, exact=st.booleans())
+    def settle(self, hold: UUID | None, cost: int | None, exact: bool) -> UUID | None:
         held = self.model.holds.pop(hold, None) if hold else None
         if hold is None or held is None:
             return None
-        self.store.write([an_event(hold, held.at, held.tags, cost)])
-        assumed = held.amount if cost is None else 0
+        event = an_event(hold, held.at, held.tags, cost)
+        self.store.write([event if exact else replace(event, status="estimated")])
+        assumed = 0 if exact and cost is not None else max(held.amount - (cost or 0), 0)
         self.model.rows[hold] = Row(held.at, held.tags, cost, assumed, held.unpriced)
         return hold
 
@@ -123,6 +124,9 @@ class CapsMachine(RuleBasedStateMachine):
         if hold is not None:
             self.model.holds.pop(hold, None)
             self.store.write([Release(hold)])
+            row = self.model.rows.get(hold)
+            if row is not None and row.has_expired:
+                row.assumed, row.has_expired = 0, False
 
     @rule(hold=open_holds)
     def renew(self, hold: UUID | None) -> None:
@@ -190,6 +194,8 @@ class CapsMachine(RuleBasedStateMachine):
         amendment = Amendment(row, "corrected", cost_pico_usd=more)
         if found.cost is None:
             amendment = replace(amendment, unpriced=-1)
+        elif found.assumed:
+            amendment = replace(amendment, status="ok")
         self.store.write([amendment])
         self.store.write([amendment])
         found.cost = (found.cost or 0) + more

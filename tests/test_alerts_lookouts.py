@@ -156,6 +156,13 @@ class TestThresholds:
             for row, old in zip(later, late[1:], strict=True)
         ]
 
+    def test_a_period_that_goes_on_is_looked_at_once(self, store: Any, ground: Any) -> None:
+        """Soon after midnight, in the middle of a month."""
+        spend(store, 6)
+        soon = NOW.replace(hour=0, minute=10) + DAY
+
+        assert [("b", "0.5", {})] == told(list(thresholds(ground(Budget("b", "10"), now=soon))))
+
     def test_budgets_of_the_page_are_told_of_too(self, store: Any, ground: Any) -> None:
         """With others in the code, or none; each once."""
         spend(store, 6)

@@ -302,13 +302,24 @@ class TestWatch:
         eventually(lambda: len(receiver.accepted) == 2)
         assert ["0.5", "0.8"] == thresholds_of(receiver.accepted)
 
-    def test_closing_looks_once_more(self, made: Callable[..., Meter]) -> None:
-        """What was spent a moment ago is told before the process ends."""
-        channel = []
-        meter = made(BUDGET, alerts=Alerts([Callback(channel.append, name="ops")], every=600))
+    def test_closing_looks_once_more(
+        self, made: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was spent a moment ago, and is not committed yet, is told before the end."""
+        channel: list[Alert] = []
+        alerts = Alerts([Callback(channel.append, name="ops")], every=600)
+        meter = made(BUDGET, alerts=alerts, config=Config(durability="async"))
         meter.start()
         self.spend(meter, "1")
         eventually(lambda: meter._watch is not None and meter._watch._looks == 1)
+        assert meter.flush(SOON)
+        write = meter.store.write
+
+        def slowly(records: Sequence[Record]) -> Any:
+            time.sleep(0.5)
+            return write(records)
+
+        monkeypatch.setattr(meter.store, "write", slowly)
         self.spend(meter, "5")
         meter.close()
 

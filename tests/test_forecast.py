@@ -83,6 +83,18 @@ class TestForesee:
         assert found.low <= sum(50.0 + n for n in range(10)) <= found.high
         assert found.total > 10 * 49.0
 
+    def test_few_days_speak_for_little_growth(self) -> None:
+        """A line through these eight days would end at 20 a day."""
+        found = foresee([1, 3, 2, 4, 3, 5, 4, 6], MONDAY, week(1, 30))
+
+        assert found is not None
+        assert 5.0 < found.days[-1] < 15.0
+
+    def test_what_is_long_ago_does_not_count(self) -> None:
+        recent = foresee([2.0, 3.0] * 28, 2, week(2, 10))
+
+        assert recent == foresee([100.0] * 14 + [2.0, 3.0] * 28, 2, week(2, 10))
+
     def test_nothing_is_ever_foreseen_below_nothing(self) -> None:
         found = foresee([max(40.0 - 2 * n, 0.1) for n in range(21)], MONDAY, week(0, 60))
 

@@ -15,7 +15,7 @@ from costmw.caps.book import Balance, Refusal
 from costmw.caps.rules import BalanceKey, Rule
 from costmw.care import commands
 from costmw.errors import ConfigError, StoreError
-from costmw.events import Release, Renewal, Reservation, UsageEvent, new_id
+from costmw.events import Amendment, Release, Renewal, Reservation, UsageEvent, new_id
 from costmw.money import from_pico
 from costmw.reports import Reports
 from costmw.store.charges import LATE
@@ -171,6 +171,17 @@ class TestHolds:
         assert Balance(assumed=7) == balance(store)
         assert [None] == [event.price.cost_pico_usd for event in stored(store)]
         assert 7 == refused(store, 4).spent
+
+    def test_an_estimate_is_charged_with_all_that_was_held(self, store: Any) -> None:
+        """Nobody goes on for ever by breaking off streams whose reasoning is not seen."""
+        declare(store, a_cap())
+        for status in ("estimated", "incomplete"):
+            store.write([settled(reserve(store, 4), 1, status=status)])
+        assert Balance(spent=2, assumed=6) == balance(store)
+        refused(store, 3)
+        first = stored(store)[0]
+        store.write([Amendment(first.id, "read after all", status="ok", cost_pico_usd=1)])
+        assert Balance(spent=3, assumed=3) == balance(store)
 
     def test_sums_have_no_end(self, store: Any) -> None:
         declare(store, a_cap(limit=2**63 - 1))

@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from costmw.caps.book import LimitUse
+from costmw.caps.rules import Rule
 from costmw.errors import ConfigError
-from costmw.money import from_pico, parse_usd, to_pico
+from costmw.money import parse_usd, plain_usd, to_pico
 from costmw.store.base import Store
 
 if TYPE_CHECKING:
@@ -38,9 +39,15 @@ class Allowance:
 class Headroom:
     """Asks the ledger, as it is now; calls in flight may change the answer at any time."""
 
-    def __init__(self, store: Store, bounds: Callable[[], Bounds]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bounds: Callable[[], Bounds],
+        rules_for: Callable[[Mapping[str, str]], Sequence[Rule]],
+    ) -> None:
         self._store = store
         self._bounds = bounds
+        self._rules_for = rules_for
 
     def allowances(self, tags: Mapping[str, str]) -> list[Allowance]:
         """The limits that a call with these tags counts against, the tightest first."""
@@ -48,10 +55,10 @@ class Headroom:
             Allowance(
                 budget=use.rule.name,
                 scope={key: tags.get(key, value) for key, value in use.scope.items()},
-                limit=from_pico(use.limit),
-                spent=from_pico(use.balance.spent + use.balance.assumed),
-                held=from_pico(use.balance.held),
-                remaining=from_pico(use.remaining),
+                limit=plain_usd(use.limit),
+                spent=plain_usd(use.balance.spent + use.balance.assumed),
+                held=plain_usd(use.balance.held),
+                remaining=plain_usd(use.remaining),
                 resets_at=use.resets_at,
             )
             for use in self._limits(tags)
@@ -60,7 +67,7 @@ class Headroom:
     def remaining(self, tags: Mapping[str, str]) -> Decimal | None:
         """USD that a call with these tags may cost at most; None when no budget bars it."""
         limits = self._limits(tags)
-        return from_pico(limits[0].remaining) if limits else None
+        return plain_usd(limits[0].remaining) if limits else None
 
     def would_exceed(self, cost_usd: Decimal | int | str, tags: Mapping[str, str]) -> bool:
         """Whether a call that may cost so much would not fit now.
@@ -91,4 +98,7 @@ class Headroom:
     def _limits(self, tags: Mapping[str, str]) -> Sequence[LimitUse]:
         with self._store.snapshot() as snapshot:
             found = snapshot.limits(tags, datetime.now(UTC))
+        # The ledger may keep others, which no app has any more.
+        barring = {rule.name for rule in self._rules_for(tags)}
+        found = [use for use in found if use.rule.name in barring]
         return sorted(found, key=lambda use: use.remaining)

@@ -153,7 +153,7 @@ class Meter:
             self._writer.submit,
             self.fault,
         )
-        self._headroom = Headroom(self.store, self._bounds_of_calls)
+        self._headroom = Headroom(self.store, self._bounds_of_calls, self._reserver.rules_for)
         self._writer.holder = self._reserver
         self._start_error: CostmwError | None = None
         self._started = False

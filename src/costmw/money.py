@@ -41,6 +41,11 @@ def from_pico(pico: int) -> Decimal:
         return Decimal(pico).scaleb(-12)
 
 
+def plain_usd(pico: int) -> Decimal:
+    """Convert pico-USD to USD, exactly, with no more places than it takes to read: `0.00325`."""
+    return Decimal(format_usd(pico))
+
+
 def format_usd(pico: int) -> str:
     """Write pico-USD as a plain decimal string in USD, at least two places: `"0.00325"`."""
     sign = "-" if pico < 0 else ""

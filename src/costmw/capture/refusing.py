@@ -10,7 +10,7 @@ from costmw.caps.book import Refusal
 from costmw.caps.rules import Rule
 from costmw.capture.settle import CallStart
 from costmw.errors import BudgetExceeded
-from costmw.money import format_usd, from_pico
+from costmw.money import format_usd, plain_usd
 
 _NONE = Decimal(0)
 
@@ -33,10 +33,10 @@ def beyond_limit(refusal: Refusal, start: CallStart) -> BudgetExceeded:
         f"{may_cost}",
         budget=refusal.rule.name,
         scope=scope,
-        limit=from_pico(refusal.limit),
-        spent=from_pico(refusal.spent),
-        held=from_pico(refusal.held),
-        asked=from_pico(refusal.asked) if asks else None,
+        limit=plain_usd(refusal.limit),
+        spent=plain_usd(refusal.spent),
+        held=plain_usd(refusal.held),
+        asked=plain_usd(refusal.asked) if asks else None,
         resets_at=refusal.resets_at,
     )
 
@@ -80,7 +80,7 @@ def _of_rule(rule: Rule, start: CallStart, what: str) -> BudgetExceeded:
         f"budget {_named(rule, scope)} {what}",
         budget=rule.name,
         scope=scope,
-        limit=from_pico(limit),
+        limit=plain_usd(limit),
         spent=_NONE,
         held=_NONE,
         asked=None,

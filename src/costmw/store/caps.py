@@ -150,7 +150,9 @@ class Caps:
         self.rebuild(ledger)
 
     def _change(self, ledger: Ledger) -> None:
-        begin_epoch(ledger, read_epoch(ledger))
+        assert self.rules is not None  # heeded before
+        self._epoch = begin_epoch(ledger, read_epoch(ledger))
+        self.rules = Rules(read_rules(ledger), self.rules.zone)
 
     def holds_of(self, ledger: Ledger, records: Iterable[Record]) -> dict[UUID, Amount]:
         """What is held already under the ids of these records; renewals are made before."""

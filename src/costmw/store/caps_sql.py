@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from costmw.store.base import Found, Query
@@ -18,6 +18,14 @@ T = TypeVar("T")
 
 ROWS_AT_ONCE = 64
 IDS_AT_ONCE = 256
+
+
+class Booked(NamedTuple):
+    """When a row's call began, its tags, and whether it has a cost of its own."""
+
+    at: datetime
+    tags: Mapping[str, str]
+    has_cost: bool
 
 
 class Readable(Protocol):
@@ -36,8 +44,8 @@ class Ledger(Readable, Protocol):
     def run(self, sql: str, values: Sequence[Any] = ()) -> None:
         """Run a statement that gives nothing."""
 
-    def booked(self, ids: Sequence[UUID]) -> Mapping[UUID, tuple[datetime, Mapping[str, str]]]:
-        """When the calls of these rows began, and their tags."""
+    def booked(self, ids: Sequence[UUID]) -> Mapping[UUID, Booked]:
+        """What these rows say."""
 
     def amended(self, ids: Sequence[UUID]) -> Mapping[UUID, tuple[int, int]]:
         """What amendments add to these rows: pico-USD, and to whether there is no price."""

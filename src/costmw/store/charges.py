@@ -87,11 +87,12 @@ def changes_of(ledger: Ledger, written: Written, holds: Mapping[UUID, Amount]) -
     for amendment in amendments:
         if amendment.event_id not in booked:
             continue  # its row is still to come, and takes it in then
-        at, tags = booked[amendment.event_id]
+        at, tags, has_cost = booked[amendment.event_id]
         cost = amendment.cost_pico_usd + amendment.estimated_cost_pico_usd
         if cost:
             yield Change(Amount(cost, False, at, tags), "spent")
-        if amendment.unpriced < 0 and amendment.event_id in assumed:
+        is_exact_now = amendment.unpriced < 0 or (has_cost and amendment.status == "ok")
+        if is_exact_now and amendment.event_id in assumed:
             yield Change(assumed.pop(amendment.event_id), "assumed", -1)
             priced.append(amendment.event_id)
     drop_assumed(ledger, priced)
@@ -122,13 +123,17 @@ def _charges_of_new(
     amended = ledger.amended(strange) if strange else {}
     assumed: list[tuple[UsageEvent, Amount]] = []
     for event in events:
-        at, tags = booked.get(event.id) or (event.created_at, event.tags)
+        at, tags, _ = booked.get(event.id) or (event.created_at, event.tags, None)
         added, unpriced = amended.get(event.id, (0, 0))
         cost = event.price.cost_pico_usd
-        if cost is not None or unpriced < 0:
+        known = cost is not None or unpriced < 0
+        if known:
             yield Change(Amount((cost or 0) + added, False, at, tags), "spent")
-        elif hold := holds.get(event.id):
-            charged = Amount(hold.pico_usd, hold.unpriced, at, tags)
+        hold = holds.get(event.id)
+        if hold is not None and not (known and event.status == "ok"):
+            # An estimate may be far too low: no bytes tell of hidden reasoning.
+            rest = max(hold.pico_usd - (cost or 0), 0)
+            charged = Amount(rest, hold.unpriced, at, tags)
             yield Change(charged, "assumed")
             assumed.append((event, charged))
     insert_assumed(ledger, assumed)

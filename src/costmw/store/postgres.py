@@ -98,6 +98,8 @@ class PostgresStore:
                 (OUTCOME_IDS_KEPT_DAYS,),
             )
             writer.partitions.make_for(connection, ())
+        with self._changing_budgets():
+            pass  # what the app declares counts from now on
 
     def write(self, records: Sequence[Record], *, patience: float | None = None) -> Answers:
         """Commit records in one transaction, within `patience` seconds; see `Store.write`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -12,12 +12,14 @@ from zoneinfo import ZoneInfo
 from psycopg import Connection
 
 from costmw.store.base import Found, Query
+from costmw.store.caps_sql import Booked
 from costmw.store.fork_gate import ForkGate
 from costmw.store.postgres_read import PostgresSnapshot
 from costmw.store.postgres_sql import PostgresSql, uuids
 
 _BOOKED = """
-SELECT e.id, e.created_at, s.tags FROM usage_events e JOIN tag_sets s ON s.id = e.tag_set_id
+SELECT e.id, e.created_at, s.tags, e.cost_pico_usd IS NOT NULL
+FROM usage_events e JOIN tag_sets s ON s.id = e.tag_set_id
 WHERE e.id = ANY($1::uuid[])
 """
 
@@ -52,11 +54,11 @@ class PostgresLedger:
         snapshot = PostgresSnapshot(self._connection, ForkGate(), self._zone, self._shown)
         return snapshot.totals(query)
 
-    def booked(self, ids: Sequence[UUID]) -> Mapping[UUID, tuple[datetime, Mapping[str, str]]]:
-        """When the calls of these rows began, and their tags."""
+    def booked(self, ids: Sequence[UUID]) -> Mapping[UUID, Booked]:
+        """What these rows say."""
         return {
-            event_id: (created_at.astimezone(UTC), json.loads(tags))
-            for event_id, created_at, tags in self._of(_BOOKED, ids)
+            event_id: Booked(created_at.astimezone(UTC), json.loads(tags), bool(has_cost))
+            for event_id, created_at, tags, has_cost in self._of(_BOOKED, ids)
         }
 
     def amended(self, ids: Sequence[UUID]) -> Mapping[UUID, tuple[int, int]]:

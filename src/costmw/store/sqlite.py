@@ -134,11 +134,10 @@ class SqliteStore:
             self._connected()
             self._warn_of_links()
             self._place.check()
-            connection = self._connected()
             outdated = micros(datetime.now(UTC)) - SUBMISSIONS_KEPT_DAYS * 86_400_000_000
-            in_a_thread(
-                connection.execute, "DELETE FROM submissions WHERE created_at < ?", (outdated,)
-            )
+            with self._committed() as connection:
+                connection.execute("DELETE FROM submissions WHERE created_at < ?", (outdated,))
+                self._heed_budgets(SqliteLedger(connection, self.time_zone))
 
     def write(self, records: Sequence[Record]) -> Answers:
         """Commit records in one transaction; see `Store.write`."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Container, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from costmw.events import Amendment, Record, UsageEvent
 from costmw.store.base import Found, Query
-from costmw.store.caps_sql import marks, padded
+from costmw.store.caps_sql import Booked, marks, padded
 from costmw.store.charges import Written
 from costmw.store.fork_gate import ForkGate
 from costmw.store.micros import from_micros
 from costmw.store.sqlite_read import SqliteSnapshot
 
 _BOOKED = """
-SELECT e.id, e.created_at, s.tags FROM usage_events e JOIN tag_sets s ON s.id = e.tag_set_id
+SELECT e.id, e.created_at, s.tags, e.cost_pico_usd IS NOT NULL
+FROM usage_events e JOIN tag_sets s ON s.id = e.tag_set_id
 WHERE e.id IN ({})
 """
 
@@ -52,11 +52,11 @@ class SqliteLedger:
         finally:
             self._connection.row_factory = factory
 
-    def booked(self, ids: Sequence[UUID]) -> Mapping[UUID, tuple[datetime, Mapping[str, str]]]:
-        """When the calls of these rows began, and their tags."""
+    def booked(self, ids: Sequence[UUID]) -> Mapping[UUID, Booked]:
+        """What these rows say."""
         return {
-            UUID(bytes=event_id): (from_micros(created_at), json.loads(tags))
-            for event_id, created_at, tags in self._of(_BOOKED, ids)
+            UUID(bytes=event_id): Booked(from_micros(created_at), json.loads(tags), bool(has_cost))
+            for event_id, created_at, tags, has_cost in self._of(_BOOKED, ids)
         }
 
     def amended(self, ids: Sequence[UUID]) -> Mapping[UUID, tuple[int, int]]:
