@@ -21,6 +21,7 @@ from costmw.alerts import watch as watch_module
 from costmw.alerts.courier import Courier, back_off
 from costmw.alerts.watch import Watch
 from costmw.errors import ConfigError, StoreBusy
+from costmw.events import Record
 from costmw.store.alert_rows import AlertRow, AlertRows
 from costmw.store.layers import alerts_of
 from postgres_server import postgres

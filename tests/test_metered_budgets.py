@@ -169,6 +169,19 @@ class TestEachKind:
         assert fits(meter, "0.1")
         assert ([], 0) == (events_of(meter), meter.status().faults)
 
+    def test_one_of_which_nobody_knows_what_it_cost_is_charged_in_full(
+        self, kind: Any, capped: Callable[[str], Meter]
+    ) -> None:
+        meter = capped("0.10")
+
+        def unreadable(result: Any) -> Any:
+            raise KeyError("no usage")
+
+        mark = meter.metered(usage=unreadable, max_cost_usd="0.1", feature="f")
+        assert "done" == run(mark(kind(lambda: None)))
+        assert not fits(meter, "0.01")
+        assert (["unmetered"], 1) == ([e.status for e in events_of(meter)], meter.status().faults)
+
     def test_one_that_billed_nothing_gives_it_back(
         self, kind: Any, capped: Callable[[str], Meter]
     ) -> None:

@@ -12,6 +12,7 @@ import cohere.core.api_error
 import google.genai.errors
 import httpx2
 import mistralai.client as mistralai
+import httpx
 import openai
 import pytest
 from google import genai
@@ -69,8 +70,8 @@ def with_anthropic(url: str) -> Any:
 
 
 def with_google(url: str) -> Any:
-    client = genai.Client(api_key="k", http_options={"base_url": f"{url}/google"})
-    client.models.generate_content(model="gemini-2.5-flash", contents="hello")
+    with genai.Client(api_key="k", http_options={"base_url": f"{url}/google"}) as client:
+        client.models.generate_content(model="gemini-2.5-flash", contents="hello")
 
 
 def with_mistral(url: str) -> Any:
@@ -79,7 +80,9 @@ def with_mistral(url: str) -> Any:
 
 
 def with_cohere(url: str) -> Any:
-    cohere.ClientV2("k", base_url=f"{url}/cohere").chat(model="command-a-03-2025", messages=HELLO)
+    with httpx.Client() as http:
+        client = cohere.ClientV2("k", base_url=f"{url}/cohere", httpx_client=http)
+        client.chat(model="command-a-03-2025", messages=HELLO)
 
 
 @pytest.mark.parametrize(

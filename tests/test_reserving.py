@@ -504,13 +504,19 @@ class TestNoPrice:
             ask(client, model="of-tomorrow")
         assert Balance() == balance(meter)
 
-    def test_or_it_is_refused(
-        self, make_meter: Callable[..., Meter], provider: FakeProvider
+    def test_or_it_is_refused_and_said_once(
+        self,
+        make_meter: Callable[..., Meter],
+        provider: FakeProvider,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         meter = make_meter(budgets=[a_cap("100", on_unpriced="block")])
         with client_of(meter, provider) as client:
-            with pytest.raises(BudgetExceeded, match="takes no model without a price") as refusal:
-                ask(client, model="of-tomorrow")
+            for _ in range(2):
+                with pytest.raises(BudgetExceeded, match="takes no model without") as refusal:
+                    ask(client, model="of-tomorrow")
+        said = [r.getMessage() for r in caplog.records if "refuses calls" in r.getMessage()]
+        assert [f"costmw refuses calls: {refusal.value}"] == said
         assert refusal.value.asked is None
         assert 0 == len(provider.requests)
 

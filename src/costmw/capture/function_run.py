@@ -135,5 +135,8 @@ class FunctionRun:
                 checked(**stated)
         except Exception as error:  # noqa: BLE001 - the function itself went well
             meter.fault(error, "what usage= read from a metered function")
+            if self._call is not None and self._recording.max_pico_usd is not None:
+                # It ran, and may have billed: its budgets are charged with all that was held.
+                self._call.settle(Reading(unreadable=True, problem="usage= failed"), "end")
             return None
         return (meter, stated) if stated is not None else None

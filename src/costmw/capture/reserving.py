@@ -45,6 +45,9 @@ logger = logging.getLogger("costmw")
 ASK_AGAIN_AFTER = 0.05
 """Seconds after which a call that waits asks again: other processes give back too."""
 
+SAID_AT_MOST = 1_000
+"""Warnings that a process logs in its life: models are named by whoever asks."""
+
 RESULTS_HELD_FOR = timedelta(days=2)
 """How long a hold waits for a result that comes later, a batch's above all."""
 
@@ -81,7 +84,7 @@ class Reserver:
         self._fault = fault
         self.is_used = bool(self._rules)
         """Whether there is any blocking budget that calls count in."""
-        self._warned: set[tuple[str | None, str]] = set()
+        self._said: set[tuple[str | None, str]] = set()
         self.forget()
         if self._rules:
             store.declare(self._rules)
@@ -111,7 +114,8 @@ class Reserver:
         """
         try:
             reservation = self._reservation(call)
-        except BudgetExceeded:
+        except BudgetExceeded as refusal:
+            self._say_once(call.start, f"costmw refuses calls: {refusal}")
             raise
         except Exception as error:  # noqa: BLE001 - no fault of ours is told as the host's
             self._fault(error, "what a call may cost")
@@ -143,11 +147,15 @@ class Reserver:
         """The ledger cannot be asked: what the budgets say of that."""
         closed = [rule for rule in call.rules if rule.fail == "closed"]
         if closed:
-            raise not_asked(closed[0], call.start, error)
+            refusal = not_asked(closed[0], call.start, error)
+            self._say_once(call.start, f"costmw refuses calls: {refusal}")
+            raise refusal
 
     def _refused(self, start: CallStart, refusal: Refusal) -> Exception:
         if refusal.unpriced:
-            return no_price(refusal.rule, start)
+            barred = no_price(refusal.rule, start)
+            self._say_once(start, f"costmw refuses calls: {barred}")
+            return barred
         return beyond_limit(refusal, start)
 
     def _reservation(self, call: Call) -> Reservation | None:
@@ -190,11 +198,16 @@ class Reserver:
         )
 
     def _warn(self, start: CallStart, bound: Bound) -> None:
-        """Say once for a model what makes its holds larger than they would have to be."""
-        said = (start.request_model, bound.warning or "")
-        if bound.warning and said not in self._warned and len(self._warned) < 1000:
-            self._warned.add(said)
-            logger.warning("a budget holds much for a call of %s: %s", said[0], bound.warning)
+        if bound.warning:
+            said = f"a budget holds much for a call of {start.request_model}: {bound.warning}"
+            self._say_once(start, said)
+
+    def _say_once(self, start: CallStart, said: str) -> None:
+        """Log something once for a model: it is true of all of its calls."""
+        key = (start.request_model, said)
+        if key not in self._said and len(self._said) < SAID_AT_MOST:
+            self._said.add(key)
+            logger.warning("%s", said)
 
     def give_back(self, reservation: Reservation) -> None:
         """Nothing was billed; or the app does not wait for an answer any more."""

@@ -72,6 +72,8 @@ def refusal_in(error: BaseException) -> BudgetExceeded | None:
 
 def brief(refusal: BudgetExceeded) -> str:
     """What may be told to everyone: no name, no amount."""
+    if refusal.asked is None:
+        return "A budget for language models does not allow this call."
     said = "This would cost more than what is left of a budget for language models."
     if refusal.resets_at is None:
         return said
