@@ -33,6 +33,8 @@ PROCESSES, CALLERS = 4, 50
 TENANTS, USERS = 5, 4
 TTL = 3.0
 LATEST = 1.0
+MET = Decimal("0.9")
+"""The share of a limit that has to be spent: killed processes take some of it with them."""
 LIMITS = {"all": COST * 3_000, "tenant": COST * 800, "user": COST * 250}
 
 
@@ -65,13 +67,19 @@ def run(rounds: int = 60, seed: int = 0) -> Iterator[Result]:
                             "period": "total",
                         },
                     ],
-                    who=[
-                        {"tenant": f"t{t}", "user": f"u{u}"}
-                        for t in range(TENANTS)
-                        for u in range(USERS)
-                    ],
+                    who=_who(),
                 )
                 yield _called(variant, callers, spending, folder, float(rounds), seed)
+
+
+def _who() -> list[dict[str, str]]:
+    """One tenant asks more than others, and one user of it more still: every limit is met."""
+    callers = []
+    for t in range(TENANTS):
+        for u in range(USERS):
+            times = 1 if t else 3 if u else 6
+            callers += [{"tenant": f"t{t}", "user": f"u{u}"}] * times
+    return callers
 
 
 @dataclass
@@ -159,6 +167,8 @@ def _figures(spending: Spending, kills: int, watch: _Watch, last: float) -> dict
 
 def _violations(meter: Any, spending: Spending, watch: _Watch, last: float) -> list[str]:
     found = []
+    met = {"all": spending.of(), "tenant": spending.of("t0"), "user": spending.of("t0", "u0")}
+    found += [f"the limit of {name} was not met" for name in met if met[name] < LIMITS[name] * MET]
     for name, limit, scopes in (
         ("all", LIMITS["all"], [()]),
         ("tenant", LIMITS["tenant"], [(f"t{t}",) for t in range(TENANTS)]),
