@@ -68,9 +68,7 @@ def test_alerts_may_be_few_or_beyond_the_limit(alert_at: Any) -> None:
     assert alert_at == Budget("cap", limit="1", alert_at=alert_at).alert_at
 
 
-@pytest.mark.parametrize(
-    ("action", "message"), [("stop", "use one of alert, block")]
-)
+@pytest.mark.parametrize(("action", "message"), [("stop", "use one of alert, block")])
 def test_an_action_that_is_not_there_is_refused(action: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Budget("cap", limit="1", action=action)

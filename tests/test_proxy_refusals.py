@@ -10,9 +10,9 @@ import anthropic
 import cohere
 import cohere.core.api_error
 import google.genai.errors
+import httpx
 import httpx2
 import mistralai.client as mistralai
-import httpx
 import openai
 import pytest
 from google import genai
