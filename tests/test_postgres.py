@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -63,6 +64,15 @@ def asked(store: PostgresStore, sql: str) -> list[tuple[Any, ...]]:
     """Rows of a statement of the test's own, in the store's schema."""
     with store._readers.one() as connection:
         return connection.execute(sql).fetchall()
+
+
+def wait_for_locks(connection: psycopg.Connection[Any], waiting: int) -> None:
+    """Until this many sessions of the server wait for a lock: each in the order they came in."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    until = time.monotonic() + 30
+    while connection.execute(sql).fetchall() != [(waiting,)]:
+        assert time.monotonic() < until, f"{waiting} sessions do not come to wait"
+        time.sleep(0.01)
 
 
 def stored(store: PostgresStore) -> list[Any]:
@@ -783,20 +793,22 @@ class TestCare:
     ) -> None:
         """A batch has stored its tags, and waits for its turn meanwhile."""
         store.write([an_event(1, tags={"user": "alice"})])
-        other = PostgresStore(url, Config())
-        other.open()
-        with psycopg.connect(store._address.conninfo, autocommit=True) as third:
+        with (
+            closing(PostgresStore(url, Config())) as other,
+            psycopg.connect(store._address.conninfo, autocommit=True) as third,
+        ):
+            other.open()
             third.execute(f"SET search_path = {store._address.schema}")
             with third.transaction():
-                third.execute("UPDATE turn SET position = position")
+                third.execute("SELECT FROM turn FOR UPDATE")  # an UPDATE would mix the queue up
                 event = an_event(10, tags={"user": "alice", "n": "new"})
                 threads = [
                     threading.Thread(target=store.forget, args=("user", "alice")),
                     threading.Thread(target=other.write, args=([event],)),
                 ]
-                for thread in threads:
+                for waiting, thread in enumerate(threads, 1):
                     thread.start()
-                    time.sleep(0.5)  # until it waits
+                    wait_for_locks(third, waiting)
             for thread in threads:
                 thread.join()
         found = {event.price.cost_pico_usd: dict(event.tags) for event in stored(store)}
@@ -807,7 +819,6 @@ class TestCare:
             "SELECT value FROM facets f JOIN facet_keys k ON k.id = key_id WHERE key = $$tag:user$$"
         )
         assert {("alice",), (found[1]["user"],)} == set(asked(store, names))
-        other.close()
 
     def test_who_forgets_waits_for_tags_that_are_being_stored(
         self, url: str, store: PostgresStore

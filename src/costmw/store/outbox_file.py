@@ -188,7 +188,7 @@ class OutboxFile:
         with self._translated(), self._turns.of_this_process():
             rows = self._opened().execute(
                 "SELECT id, kind, record, reason, failed_at FROM dead_letters "
-                "WHERE NOT told OR NOT ? ORDER BY id",
+                "WHERE NOT told OR NOT ? ORDER BY rowid",
                 (untold,),
             )
             return [DeadLetter(*row) for row in rows.fetchall()]
