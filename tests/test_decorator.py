@@ -829,7 +829,7 @@ def test_usage_goes_to_the_meter_of_the_decorator_then_of_the_request_then_the_n
 def test_usage_without_any_meter_warns_and_the_function_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("costmw.meter._newest", None)
+    monkeypatch.setattr("costmw.meters._newest", None)
     work = metered(usage=billed)(lambda: "answer")
 
     assert work() == "answer"

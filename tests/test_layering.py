@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"budgets", "budget_file", "config"},
     {"caps"},
     {"store"},
-    {"capture", "headroom", "meter"},
+    {"capture", "headroom", "meter", "meters", "pipeline"},
     {"answering", "answers", "forecast", "outlook", "reports", "reprice", "transfer"},
     {"care"},
     {"__init__"},

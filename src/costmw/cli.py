@@ -234,7 +234,7 @@ def _app() -> Callable[[], object]:
         """Send a test alert through each channel, and say what happened."""
         from costmw.alerts import commands
         from costmw.doctor.loading import load_app
-        from costmw.meter import all_meters
+        from costmw.meters import all_meters
 
         app = load_app(target) if target else None
         told, arrived = commands.try_channels(store, None if app is None else all_meters())

@@ -1,69 +1,39 @@
-"""The meter: the pipeline from a call's start to its committed row.
-
-Read it from top to bottom: a call starts (`start_call`), what it used is priced and
-becomes an event (`commit_call`), the writer commits it, and the caller waits (`wait`).
-"""
+"""The meter: what an app has to do with, above the pipeline that its calls take."""
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
-import sys
 import threading
-import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
-from costmw import context
+from costmw import meters
 from costmw.budget_file import combined, load_budgets
 from costmw.budgets import Budget
 from costmw.caps.rules import Rule
-from costmw.capture.call import Call
-from costmw.capture.in_flight import InFlight
-from costmw.capture.key_ids import KeyIds
-from costmw.capture.manual import RecordArguments, checked
-from costmw.capture.reserving import Request, Reserver
-from costmw.capture.settle import CallEnd, CallStart, Settler, reasons
+from costmw.capture.manual import RecordArguments
 from costmw.config import Config, enabled_from_environment
-from costmw.context import Origin, Tags
+from costmw.context import Tags
 from costmw.errors import ConfigError, CostmwError, StoreBusy
-from costmw.events import (
-    Outcome,
-    OutcomeKind,
-    Reservation,
-    Usage,
-    UsageEvent,
-    new_id,
-)
+from costmw.events import UsageEvent
 from costmw.headroom import Allowance, Headroom
-from costmw.price_overrides import load_overrides
-from costmw.pricing import Pricing
-from costmw.providers.base import Reading
-from costmw.providers.registry import Match
-from costmw.store.acknowledgement import Acknowledgement, wait_anywhere
+from costmw.pipeline import Pipeline
 from costmw.store.greenlets import MadeLate
 from costmw.store.layers import open_store
-from costmw.store.writer import Writer
 
 if TYPE_CHECKING:
     from costmw.alerts.channel import Channel
     from costmw.alerts.settings import Alerts
     from costmw.alerts.watch import Watch
-    from costmw.bounds import Bounds
-    from costmw.capture.tee import Tee
     from costmw.reports import Reports
     from costmw.reprice import Repricing
     from costmw.store.base import Store
 
 logger = logging.getLogger("costmw")
-
-PARTS_AT_ONCE = 500
-"""Results of a batch that are priced and committed before the app goes on; more go to a thread."""
 
 LAST_ALERTS = 2.0
 """Seconds that closing waits for the last alerts; those that do not arrive are kept."""
@@ -95,7 +65,7 @@ class MeterStatus:
     last_error: str | None
 
 
-class Meter:
+class Meter(Pipeline):
     """Meters the LLM calls of an app into a store.
 
     Making one does nothing: no file, no thread, no connection. The store is opened by
@@ -126,41 +96,24 @@ class Meter:
         enabled: bool = True,
         config: Config | None = None,
     ) -> None:
-        self.config = config or Config.from_environment()
-        self.enabled = enabled and enabled_from_environment()
-        self.store = open_store(store, self.config)
-        path = self.config.budgets_file
-        self.budgets = _distinct(combined(budgets, load_budgets(path), path) if path else budgets)
-        self._watch = self._watch_of(alerts)
-        self.tags = dict(tags or {})
-        self._writer = Writer(self.store, self.config)
-        self._pricing = Pricing(
-            (*self.config.prices, *load_overrides(self.config.price_file))
-            if self.config.price_file
-            else self.config.prices
-        )
-        self._in_flight = InFlight(self.config.idle_timeout)
-        self._key_ids = KeyIds(
-            self.store.fingerprint_key, lambda error: self.fault(error, "the id of an API key")
-        )
-        self._settler = Settler(self._pricing)
-        self._bounds: Bounds | None = None
-        self._reserver = Reserver(
+        config = config or Config.from_environment()
+        opened = open_store(store, config)
+        path = config.budgets_file
+        budgets = combined(budgets, load_budgets(path), path) if path else budgets
+        self.budgets = _distinct(budgets)
+        super().__init__(
+            opened,
             self.budgets,
-            self.store,
-            self._bounds_of_calls,
-            self.config,
-            self._writer.submit,
-            self.fault,
+            tags or {},
+            config,
+            enabled=enabled and enabled_from_environment(),
+            when_recorded=self._watch_for_alerts,
         )
+        self._watch = self._watch_of(alerts)
         self._headroom = Headroom(self.store, self._bounds_of_calls, self._reserver.rules_for)
-        self._writer.holder = self._reserver
         self._start_error: CostmwError | None = None
         self._started = False
-        self._faults = 0
-        self._late = 0
-        self._last_fault: str | None = None
-        _remember(self)
+        meters.remember(self)
 
     def _watch_of(self, alerts: Alerts | Sequence[Channel] | None) -> Watch | None:
         if alerts is None and not self.config.budgets_file:
@@ -281,63 +234,6 @@ class Meter:
             await self.wait_async(self._writer.submit(event))
         return event
 
-    def priced(self, **call: Unpack[RecordArguments]) -> UsageEvent:
-        """Make the event that `record()` would commit, without committing it."""
-        stated = checked(**call)
-        origin = Origin()
-        price = (
-            self._pricing.own(stated.cost_usd)
-            if stated.cost_usd is not None
-            else self._pricing.price(
-                stated.usage,
-                provider=stated.provider,
-                model=stated.model,
-                at=stated.created_at,
-                context={},
-            )
-        )
-        return UsageEvent(
-            id=stated.id,
-            created_at=stated.created_at,
-            request_id=origin.request_id,
-            operation=stated.operation,
-            provider=stated.provider,
-            request_model=stated.model,
-            response_model=stated.model,
-            usage=stated.usage,
-            price=price,
-            status=stated.status,
-            reason=reasons(stated.reason, price),
-            latency_ms=stated.latency_ms,
-            tags=self._resolve_tags(stated.tags),
-            response_id=stated.response_id,
-            trace_id=_trace_id(),
-        )
-
-    def _recorded(self, call: RecordArguments) -> UsageEvent:
-        event, origin = self.priced(**call), Origin()
-        if not self.enabled:
-            return event
-        self._watch_for_alerts()
-        origin.note_captured(1)
-        origin.note_cost(event.price.cost_pico_usd, event.latency_ms or 0)
-        return replace(event, first_in_request=origin.is_first())
-
-    def commit_stated(
-        self, start: CallStart, stated: RecordArguments, reservation: Reservation | None
-    ) -> Acknowledgement:
-        """Hand the row of a call that was stated by hand to the writer.
-
-        Raises:
-            ConfigError: when an argument cannot be used; nothing is recorded then.
-        """
-        event = self._recorded({"id": start.id, "created_at": start.created_at, **stated})
-        if reservation is None:
-            return self._writer.submit(event)
-        if not stated.get("tags"):
-            event = replace(event, tags=start.tags)  # those that it was held by
-        return [self._writer.submit(r) for r in self._reserver.settling(reservation, [event])][-1]
-
     # Before a call.
 
     def remaining(self, **tags: object) -> Decimal | None:
@@ -416,144 +312,6 @@ class Meter:
         if any(name == own.name for own in self.budgets):
             raise ConfigError(f"budget {name!r} is set in the app's code; remove it there")
         self.store.drop_budget(name)
-
-    # The pipeline.
-
-    def start_call(
-        self,
-        match: Match,
-        request_model: str | None,
-        api_key: str | None,
-        *,
-        request_bytes: int = 0,
-        request_usage: Usage | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Call:
-        """Settle who asks, now: the tags of a call do not change once it runs."""
-        origin = Origin()
-        origin.note_captured(1)
-        tags = self._resolve_tags(None)
-        return Call(
-            self,
-            CallStart(
-                id=new_id(),
-                created_at=datetime.now(UTC),
-                match=match,
-                request_model=request_model,
-                tags=tags,
-                origin=origin,
-                api_key_id=self._key_ids.id_of(api_key),
-                trace_id=_trace_id(),
-                monotonic_ns=time.monotonic_ns(),
-                request_bytes=request_bytes,
-                request_usage=request_usage,
-            ),
-            Request(body or {}, request_bytes),
-            self._reserver.rules_for(tags),
-        )
-
-    def reserve(self, call: Call) -> Iterator[tuple[Acknowledgement, float]]:
-        """The steps of holding what a call may cost; see `Call.reserve`."""
-        return self._reserver.steps(call)
-
-    def give_back(self, reservation: Reservation) -> None:
-        """Release what was held for a call that billed nothing."""
-        self._reserver.give_back(reservation)
-
-    def follow(self, stream: Tee) -> None:
-        """Remember a stream that is being read, so that it does not end without a row."""
-        self._in_flight.add(stream)
-
-    def commit_call(
-        self,
-        start: CallStart,
-        reading: Reading,
-        end: CallEnd,
-        reservation: Reservation | None = None,
-    ) -> Acknowledgement | None:
-        """Price what a call used and hand its rows to the writer; None when it makes none.
-
-        `reservation` is what was held for it.
-        """
-        if len(reading.parts) > PARTS_AT_ONCE:
-            # A batch has up to 50,000 results: too many to price while the app waits. They
-            # can be read again, and the interpreter waits for this thread.
-            threading.Thread(
-                target=self._commit_parts,
-                args=(start, reading, end, reservation),
-                name="costmw-batch",
-            ).start()
-            return None
-        acknowledgement = None
-        rows = self._settler.rows(start, reading, end)
-        if not rows:
-            start.origin.note_captured(-1)
-        for row in rows:
-            if isinstance(row, UsageEvent):
-                start.origin.note_cost(row.price.cost_pico_usd, row.latency_ms or 0)
-        for record in rows if reservation is None else self._reserver.settling(reservation, rows):
-            acknowledgement = self._writer.submit(record)
-        if reading.parts:
-            self._reserver.results_read(start)
-        self._watch_for_alerts()
-        return acknowledgement
-
-    def _commit_parts(
-        self, start: CallStart, reading: Reading, end: CallEnd, reservation: Reservation | None
-    ) -> None:
-        try:
-            parts = reading.parts
-            for first in range(0, len(parts), PARTS_AT_ONCE):
-                some = Reading(parts=parts[first : first + PARTS_AT_ONCE])
-                for row in self._settler.rows(start, some, end):
-                    self._writer.submit(row)
-                self._writer.flush(None)
-            self._reserver.results_read(start)
-            if reservation is not None:
-                self._reserver.give_back(reservation)
-        except Exception as error:  # noqa: BLE001 - in a thread of its own, for the log
-            self.fault(error, "the results of a batch")
-
-    def count_outcome(self, start: CallStart, kind: OutcomeKind) -> None:
-        """Count an attempt that bills nothing."""
-        self._writer.submit(
-            Outcome(
-                kind=kind,
-                at=start.created_at,
-                provider=start.provider,
-                model=start.request_model,
-                tags={key: start.tags[key] for key in ("route", "tenant") if key in start.tags},
-            )
-        )
-
-    def wait(self, acknowledgement: Acknowledgement) -> None:
-        """Wait for a commit, at most `ack_timeout` seconds; a delay is counted."""
-        if self.config.durability == "async":
-            return
-        if acknowledgement.dropped or not acknowledgement.wait(self.config.ack_timeout):
-            self._is_late()
-
-    async def wait_async(self, acknowledgement: Acknowledgement) -> None:
-        """Wait for a commit without blocking the event loop."""
-        if self.config.durability == "async" or acknowledgement.committed:
-            return
-        if acknowledgement.dropped:
-            self._is_late()
-            return
-        if not await wait_anywhere(acknowledgement, self.config.ack_timeout):
-            self._is_late()
-
-    def fault(self, error: BaseException, where: str) -> None:
-        """Count and log an error of ours that is kept from the app; 1st, 2nd, 4th, 8th time."""
-        self._faults += 1
-        self._last_fault = f"{where}: {type(error).__name__}: {error}"
-        if (self._faults & (self._faults - 1)) == 0:
-            logger.error(
-                "costmw could not record %s (%d such errors so far); the app goes on",
-                where,
-                self._faults,
-                exc_info=error,
-            )
 
     # The meter's own life.
 
@@ -654,83 +412,12 @@ class Meter:
 
         return Reports(self.store, self.budgets)
 
-    # Helpers.
-
-    def _bounds_of_calls(self) -> Bounds:
-        # Apps without caps need not load what knows every provider's limits.
-        if self._bounds is None:
-            from costmw.bounds import Bounds
-
-            self._bounds = Bounds(self._pricing)
-        return self._bounds
-
-    def _resolve_tags(self, record: Tags | None) -> dict[str, str]:
-        tags, faults = context.resolve_tags(
-            self.tags, record, context.current_scope(), context.current_block()
-        )
-        for error in faults:
-            self.fault(error, "the tags of a call")
-        return tags
-
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         """What is under way belongs to the parent; its locks may be held for ever here."""
-        self._in_flight.forget()
-        self._reserver.forget()
+        self.forget_calls()
         if self._watch is not None:
             self._watch.after_fork_in_child()
-        self._faults = self._late = 0
-        self._last_fault = None
         MadeLate.forget(self, "_start_lock")
-
-    def _is_late(self) -> None:
-        self._late += 1
-        if (self._late & (self._late - 1)) == 0:
-            logger.warning(
-                "a commit took longer than ack_timeout (%s s), %d time(s) so far; the call went "
-                "on, its event waits. Last error of the store: %s",
-                self.config.ack_timeout,
-                self._late,
-                self._writer.counts.last_error,
-            )
-
-
-_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
-_newest: weakref.ref[Meter] | None = None
-
-
-def _remember(meter: Meter) -> None:
-    global _newest
-    _newest = weakref.ref(meter)
-    _meters.add(meter)
-
-
-def _after_fork_in_child() -> None:
-    for meter in list(_meters):
-        meter._after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-@atexit.register
-def _end_all_streams() -> None:
-    # Registered after the writers' own hook, and so run before it.
-    for meter in list(_meters):
-        meter.end_streams()
-
-
-def all_meters() -> list[Meter]:
-    """The meters of this process, in no order."""
-    return list(_meters)
-
-
-def current_meter() -> Meter | None:
-    """The meter of the current request, or else the one made last."""
-    scope = context.current_scope()
-    if scope is not None and scope.meter is not None:
-        return scope.meter
-    return _newest() if _newest is not None else None
 
 
 def _distinct(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
@@ -741,10 +428,8 @@ def _distinct(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
     return tuple(budgets)
 
 
-def _trace_id() -> str | None:
-    """The trace that the app is in, when it uses OpenTelemetry."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
-    trace_id = trace.get_current_span().get_span_context().trace_id
-    return f"{trace_id:032x}" if trace_id else None
+@atexit.register
+def _end_all_streams() -> None:
+    # Registered after the writers' own hook, and so run before it.
+    for meter in meters.all_meters():
+        meter.end_streams()

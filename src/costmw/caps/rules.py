@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -48,6 +48,10 @@ class Rule:
     fail: Fail
     action: Action
     alert_at: tuple[float, ...]
+    _limit_by_scope: dict[Scope, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_limit_by_scope", dict(self.limits))
 
     @classmethod
     def of(cls, budget: Budget) -> Rule:
@@ -105,9 +109,7 @@ class Rule:
 
     def limit_of(self, scope: Scope) -> int:
         """The limit in pico-USD, one of its own where the scope has one."""
-        if self.limits:
-            return dict(self.limits).get(scope, self.limit)
-        return self.limit
+        return self._limit_by_scope.get(scope, self.limit)
 
     def amount_of(self, pico_usd: int, *, unpriced: bool) -> int:
         """What a hold counts here: nothing for a model without a price that is let pass."""
@@ -161,7 +163,7 @@ class Rule:
 
     def to_json(self) -> str:
         """The rule as it is stored; equal for equal rules."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps({name: getattr(self, name) for name in _FIELDS}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Rule:
@@ -174,7 +176,7 @@ class Rule:
         return cls(**{name: stored[name] for name in _FIELDS})
 
 
-_FIELDS = tuple(field.name for field in fields(Rule))
+_FIELDS = tuple(stored.name for stored in fields(Rule) if stored.init)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from costmw.store.acknowledgement import wait_anywhere
 if TYPE_CHECKING:
     from costmw.bounds import Bound
     from costmw.capture.manual import RecordArguments
-    from costmw.meter import Meter
+    from costmw.pipeline import Pipeline
     from costmw.store.acknowledgement import Acknowledgement
 
 NO_REQUEST = Request({}, 0)
@@ -50,7 +50,7 @@ class Call:
         "_acknowledgement",
         "_generation",
         "_lock",
-        "_meter",
+        "_pipeline",
         "_settled",
         "bound",
         "first_chunk_ns",
@@ -62,12 +62,12 @@ class Call:
 
     def __init__(
         self,
-        meter: Meter,
+        pipeline: Pipeline,
         start: CallStart,
         request: Request = NO_REQUEST,
         rules: tuple[Rule, ...] = (),
     ) -> None:
-        self._meter = meter
+        self._pipeline = pipeline
         self.request = request
         self.rules = rules
         self.bound: Bound | None = None
@@ -94,7 +94,7 @@ class Call:
         if not self.rules:
             return
         try:
-            for asked, seconds in self._meter.reserve(self):
+            for asked, seconds in self._pipeline.reserve(self):
                 asked.wait(seconds)
         except BaseException as error:
             self._not_sent(error)
@@ -105,7 +105,7 @@ class Call:
         if not self.rules:
             return
         try:
-            for asked, seconds in self._meter.reserve(self):
+            for asked, seconds in self._pipeline.reserve(self):
                 await wait_anywhere(asked, seconds)
         except BaseException as error:
             self._not_sent(error)
@@ -117,12 +117,12 @@ class Call:
             self.start.origin.note_captured(-1)
             self._give_back()
             if isinstance(error, BudgetExceeded):
-                self._meter.count_outcome(self.start, "refused")
+                self._pipeline.count_outcome(self.start, "refused")
 
     def _give_back(self) -> None:
         reservation, self.reservation = self.reservation, None
         if reservation is not None:
-            self._meter.give_back(reservation)
+            self._pipeline.give_back(reservation)
 
     def settle(self, reading: Reading, how: End) -> None:
         """Make the rows of what was read. The first call counts, later ones do nothing."""
@@ -130,20 +130,22 @@ class Call:
             return
         try:
             end = CallEnd(how, time.monotonic_ns(), self.first_chunk_ns)
-            self._acknowledgement = self._meter.commit_call(
+            self._acknowledgement = self._pipeline.commit_call(
                 self.start, reading, end, self.reservation
             )
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
-            self._meter.fault(error, "settling a call")
+            self._pipeline.fault(error, "settling a call")
 
     def settle_stated(self, stated: RecordArguments) -> None:
         """Make the row of what was stated by hand. The first call counts, later ones do nothing."""
         if not self._first():
             return
         try:
-            self._acknowledgement = self._meter.commit_stated(self.start, stated, self.reservation)
+            self._acknowledgement = self._pipeline.commit_stated(
+                self.start, stated, self.reservation
+            )
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
-            self._meter.fault(error, "settling a call")
+            self._pipeline.fault(error, "settling a call")
 
     def redirected(self) -> None:
         """Make nothing of it: the request that follows is a call of its own."""
@@ -156,25 +158,25 @@ class Call:
         if self._first():
             self.start.origin.note_captured(-1)
             self._give_back()
-            self._meter.count_outcome(self.start, "error")
+            self._pipeline.count_outcome(self.start, "error")
             if retry:
-                self._meter.count_outcome(self.start, "retry")
+                self._pipeline.count_outcome(self.start, "retry")
 
     def fault(self, error: Exception) -> None:
         """Count and log what went wrong while the response passed."""
-        self._meter.fault(error, "a response")
+        self._pipeline.fault(error, "a response")
 
     def wait(self) -> None:
         """Wait for the commit, once, as long as the durability asks for."""
         acknowledgement, self._acknowledgement = self._acknowledgement, None
         if acknowledgement is not None:
-            self._meter.wait(acknowledgement)
+            self._pipeline.wait(acknowledgement)
 
     async def wait_async(self) -> None:
         """Wait for the commit without blocking the event loop."""
         acknowledgement, self._acknowledgement = self._acknowledgement, None
         if acknowledgement is not None:
-            await self._meter.wait_async(acknowledgement)
+            await self._pipeline.wait_async(acknowledgement)
 
     def _first(self) -> bool:
         if self._generation != _generation:

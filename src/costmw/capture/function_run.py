@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from costmw.bounds import Bound
 from costmw.capture.manual import RecordArguments, checked
 from costmw.capture.refusing import ANY_AMOUNT
 from costmw.context import Block, close_block, open_block
-from costmw.meter import current_meter
+from costmw.meters import current_meter
 from costmw.providers.base import Reading, WireFormat
 from costmw.providers.registry import Match
 
@@ -111,6 +110,8 @@ class FunctionRun:
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the host's call
             meter.fault(error, "a metered function")
             return False
+        from costmw.bounds import Bound  # late: it knows every provider's limits
+
         self._call.bound = Bound(max(recording.max_pico_usd or 0, ANY_AMOUNT))
         return True
 

@@ -39,7 +39,8 @@ from costmw.doctor.store import (
 )
 from costmw.doctor.urls import told
 from costmw.errors import ConfigError
-from costmw.meter import Meter, all_meters
+from costmw.meter import Meter
+from costmw.meters import all_meters
 from costmw.store.base import Store
 from costmw.store.layers import open_store
 
