@@ -30,9 +30,14 @@ _PRICES = tuple(
 
 
 def events(
-    count: int, *, days: float = DAYS, seed: int = 1, independent: bool = False
+    count: int,
+    *,
+    start: datetime = START,
+    days: float = DAYS,
+    seed: int = 1,
+    independent: bool = False,
 ) -> Iterator[UsageEvent]:
-    """Make so many events, evenly over the days, oldest first."""
+    """Make so many events, evenly over the days from `start` on, oldest first."""
     rng = random.Random(seed)
     step = timedelta(days=days) / count
     for n in range(count):
@@ -43,7 +48,7 @@ def events(
         feature = rng.randrange(FEATURES) if independent else route % FEATURES
         environment = ENVIRONMENTS[0 if rng.random() < 0.9 else rng.randrange(1, 3)]
         model = rng.randrange(len(MODELS))
-        moment = START + n * step
+        moment = start + n * step
         yield UsageEvent(
             id=_uuid7(moment, rng),
             created_at=moment,
