@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -28,14 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.counting_provider import COST, Spending, provider_that_counts
+from benchmarks.environments import environment, reason
 from benchmarks.measure import main
 from benchmarks.peers.race import Race
 from benchmarks.postgres_server import running
 
 ROUNDS = 20
 ANSWER_SECONDS = 0.1
-INSTALL_SECONDS, RACE_SECONDS = 300.0, 180.0
-"""How long an environment, and all rounds of a race, may take."""
+RACE_SECONDS = 180.0
+"""How long all rounds of a race may take."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def run(options: argparse.Namespace | None = None) -> list[dict[str, Any]]:
         print(f"\n  {'race':<28}{'rounds':>6}{'served of what fits':>22}{'sent':>8}{'spent':>8}")
         for library in LIBRARIES:
             try:
-                python, version = _environment(library, kept or folder)
+                python, version = environment(library.name, library.packages, kept or folder)
             except (OSError, subprocess.SubprocessError) as error:
-                found = {"library": library.name, "error": _reason(error)}
+                found = {"library": library.name, "error": reason(error)}
                 figures.append(found)
                 print(f"{library.name} cannot be installed: {found['error']}")
                 continue
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace | None = None) -> list[dict[str, Any]]:
                 try:
                     outcomes = _outcomes(python, library.script, race, way.processes)
                 except (OSError, subprocess.SubprocessError) as error:
-                    found["error"] = _reason(error)
+                    found["error"] = reason(error)
                 else:
                     found |= _judged(way, race, outcomes, spending)
                 figures.append({**found, "refuses": library.refuses})
@@ -152,34 +152,6 @@ def _race(library: Library, way: Way, folder: Path, provider: str, postgres: str
         postgres=postgres if way.processes > 1 else None,
         rounds=way.rounds,
     )
-
-
-# Environments.
-
-
-def _environment(library: Library, folder: Path) -> tuple[Path, str]:
-    """The interpreter of a library's environment, and the version in it."""
-    python = Path(sys.executable)
-    if library.packages:
-        place = folder.absolute() / library.name
-        python = place / "bin" / "python"
-        if not python.exists():
-            _done([sys.executable, "-m", "venv", str(place)])
-        _done([str(python), "-m", "pip", "install", "--quiet", "--upgrade", *library.packages])
-    asked = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
-    return python, _done([str(python), "-c", asked, library.name]).strip()
-
-
-def _done(command: Sequence[str]) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=True
-    )
-    return done.stdout
-
-
-def _reason(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or str(error)
-    return str(said).strip().splitlines()[-1] if str(said).strip() else repr(error)
 
 
 # Races.
