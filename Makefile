@@ -7,6 +7,9 @@ FRAMEWORKS := .venv-frameworks
 BIN := $(VENV)/bin
 SOURCES := src tests examples benchmarks
 
+# The tests start Python some hundred times: whatever the shell says, what is compiled is kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check faults bench corpus format clean
 
 demo: $(VENV)/demo.stamp

@@ -38,9 +38,14 @@ def write_app(folder: Path, source: str, name: str = "main") -> None:
 
 def run_doctor(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `costmw doctor` in a folder, with no variable of costmw but those given."""
+    return run_python(folder, "-m", "costmw.cli", "doctor", *arguments, **environ)
+
+
+def run_python(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, with no variable of costmw but those given."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("COSTMW_")}
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "costmw.cli", "doctor", *arguments],
+        [sys.executable, "-W", "ignore", *arguments],
         cwd=folder,
         env={**clean, **environ},
         capture_output=True,

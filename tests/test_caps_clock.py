@@ -34,6 +34,7 @@ FITS = 5
 LIMIT = COST * FITS
 CALLERS = 12
 BERLIN = "Europe/Berlin"
+DECIDING = ("pipeline", "capture.reserving", "headroom", "store.caps", "store.hold_keeper")
 
 
 class Clock:
@@ -50,7 +51,7 @@ class Clock:
             def now(cls, tz: Any = None) -> datetime:
                 return clock.now().astimezone(tz)
 
-        for module in ("meter", "capture.reserving", "headroom", "store.caps", "store.hold_keeper"):
+        for module in DECIDING:
             monkeypatch.setattr(f"costmw.{module}.datetime", Moved)
 
     def now(self) -> datetime:

@@ -16,7 +16,7 @@ from stores import KINDS, Place, place_of
 
 __all__ = ["place_of", "postgres"]
 
-EXAMPLES = {"sqlite": 40, "postgres": 12}
+EXAMPLES = {"sqlite": 20, "postgres": 6}
 
 
 @pytest.mark.parametrize("kind", KINDS)

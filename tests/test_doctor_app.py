@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ from costmw.integrations import wsgi
 from costmw.integrations.flask import LLMCost
 from costmw.integrations.starlette import CostMiddleware, dashboard_app
 from costmw.testing import FakeProvider
-from doctoring import codes, doctor, the, write_app
+from doctoring import codes, doctor, run_python, the, write_app
 
 HEALTHY_FASTAPI = """
     from fastapi import FastAPI
@@ -167,9 +168,35 @@ MANY_CLIENTS = """
 """
 
 
-def test_every_client_that_no_meter_follows_is_found_by_its_name(tmp_path: Path) -> None:
-    write_app(tmp_path, MANY_CLIENTS)
-    findings = doctor(tmp_path, "main:app")
+LOOK_TWICE = """
+    import json
+    from dataclasses import asdict
+
+    from costmw.doctor import examine
+    from main import app, meter
+
+    looks = [examine(meter, app)]
+    meter.instrument_all()
+    looks.append(examine(meter, app))
+    print(json.dumps([[asdict(one) for one in look] for look in looks]))
+"""
+
+
+@pytest.fixture(scope="module")
+def many_clients(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Finding], ...]:
+    """What is found among many clients, and when one line follows them all, in one process."""
+    folder = tmp_path_factory.mktemp("many")
+    write_app(folder, MANY_CLIENTS)
+    write_app(folder, LOOK_TWICE, "look_twice")
+    done = run_python(folder, "look_twice.py")
+    assert done.returncode == 0, done.stderr
+    return tuple([Finding(**one) for one in look] for look in json.loads(done.stdout))
+
+
+def test_every_client_that_no_meter_follows_is_found_by_its_name(
+    many_clients: tuple[list[Finding], ...],
+) -> None:
+    findings, _ = many_clients
     lost = [one for one in findings if one.code == "client-not-instrumented"]
     assert {one.problem.partition(" is followed")[0] for one in lost} == {
         "openai.AsyncOpenAI at main.alone",
@@ -202,9 +229,10 @@ def test_every_client_that_no_meter_follows_is_found_by_its_name(tmp_path: Path)
     assert "secret-key" not in repr(findings)
 
 
-def test_one_line_follows_every_client_there_is(tmp_path: Path) -> None:
-    write_app(tmp_path, MANY_CLIENTS + "    meter.instrument_all()\n")
-    findings = doctor(tmp_path, "main:app")
+def test_one_line_follows_every_client_there_is(
+    many_clients: tuple[list[Finding], ...],
+) -> None:
+    _, findings = many_clients
     assert (
         codes(findings)
         & {

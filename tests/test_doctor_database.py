@@ -8,6 +8,7 @@ import pytest
 
 from costmw import Config, Meter
 from costmw.doctor import Finding, examine
+from costmw.store import postgres_readers
 from costmw.store.outbox_file import OutboxFile
 from doctoring import codes, the
 from postgres_server import Server, postgres
@@ -15,6 +16,11 @@ from postgres_server import Server, postgres
 __all__ = ["postgres"]
 
 AWAY = "postgresql://ann:secret@127.0.0.1:1/costs?connect_timeout=2"
+
+
+@pytest.fixture(autouse=True)
+def readers_are_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_readers, "READER_PATIENCE", 0.2)
 
 
 @pytest.fixture

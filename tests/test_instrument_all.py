@@ -23,7 +23,7 @@ from costmw.testing import FakeProvider, Reply
 from prices import CHAT, CHAT_USAGE, row
 from test_sdk_matrix import HELLO
 
-THREADS = TASKS = 500
+THREADS = TASKS = 300
 AT_ONCE = 8
 """Of either."""
 
@@ -205,6 +205,6 @@ def test_switched_on_and_off_while_clients_are_made_and_used(
     assert set(seen["followed"]) == {1}
     assert set(seen["not followed"]) == {0}
     assert set(seen["now and then"]) <= {0, 1}
-    assert min(seen["followed"][1], seen["not followed"][0]) > 50
+    assert min(seen["followed"][1], seen["not followed"][0]) > 15
     assert {(event.status, *row(event)) for event in events} == {("ok", *CHAT)}
     assert meter.status().faults == 0

@@ -223,7 +223,9 @@ def test_rates_give_what_the_list_itself_calculates_for_every_model() -> None:
     from costmw.price_list import UnitPrices
 
     compared = 0
-    for info in (info for provider in get_snapshot().providers for info in provider.models):
+    models = [info for provider in get_snapshot().providers for info in provider.models]
+    different = {repr(info.get_prices(NOON)): info for info in models}
+    for info in different.values():
         prices = info.get_prices(NOON)
         unit_prices = UnitPrices(prices)
         for counts in USAGES:
@@ -233,7 +235,7 @@ def test_rates_give_what_the_list_itself_calculates_for_every_model() -> None:
                 continue
             assert unit_prices.rates(counts).cost_usd(counts) == expected, (info.id, counts)
             compared += 1
-    assert compared > 10_000
+    assert compared > 5_000
 
 
 @pytest.mark.parametrize("context", [{}, {"processing": "batch"}])

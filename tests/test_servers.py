@@ -323,7 +323,7 @@ def test_workers_that_are_recycled_reloaded_and_end_in_the_middle_lose_nothing(
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
 
-    result = turmoil.served(server, turmoil.variants()[server], tmp_path, 2.0, seed)
+    result = turmoil.served(server, turmoil.variants()[server], tmp_path, 1.0, seed)
 
     assert [] == result.violations, result
 

@@ -7,10 +7,10 @@ import os
 from faults import simulator
 
 
-def test_four_hundred_schedules_agree_with_the_model() -> None:
+def test_a_hundred_schedules_agree_with_the_model() -> None:
     first = int.from_bytes(os.urandom(3))
     print(f"seeds from {first}")
-    results = list(simulator.run(rounds=400, seed=first))
+    results = list(simulator.run(rounds=100, seed=first))
 
     assert [] == [violation for result in results for violation in result.violations]
-    assert 400 == sum(int(result.figures["schedules"]) for result in results)
+    assert 100 == sum(int(result.figures["schedules"]) for result in results)

@@ -350,7 +350,7 @@ def test_an_iterator_of_aiohttp_goes_on_after_a_timeout(
         coming = aiter(getattr(content, way)())
         while True:
             try:
-                async with asyncio.timeout(0.03):
+                async with asyncio.timeout(0.015):
                     piece = await anext(coming)
                     body += piece[0] if way == "iter_chunks" else piece
             except TimeoutError:
@@ -358,7 +358,7 @@ def test_an_iterator_of_aiohttp_goes_on_after_a_timeout(
             except StopAsyncIteration:
                 return body, cuts > 0
 
-    answers.pace = 0.1
+    answers.pace = 0.05
     bare, metered = with_aiohttp(read, meter, answers, mode)
     assert metered == bare
     assert metered[1]

@@ -63,6 +63,8 @@ def living_clients() -> list[Living]:
         except Exception:  # noqa: BLE001, S112 - not a client: some part of an SDK
             continue
         groups.setdefault(frozenset(id(one.client) for one in http), []).append((candidate, http))
+    if not groups:
+        return []
     names = _names_of({id(client) for group in groups.values() for client, _ in group})
     return [_best(group, names, kinds) for group in groups.values()]
 
@@ -77,10 +79,10 @@ def sessions(package: str) -> list[Any]:
 
 def importer_of(package: str) -> str | None:
     """A module of the app's own that has a global of a package, or is it; None for none."""
-    for module, _, value in _globals():
+    for module, _, value in _globals(installed=False):
         named = value.__name__ if isinstance(value, ModuleType) else _module(value)
         if isinstance(named, str) and named.partition(".")[0] == package:
-            return None if _is_installed(sys.modules[module]) else module
+            return module
     return None
 
 
@@ -162,12 +164,14 @@ def _names_of(wanted: set[int]) -> dict[int, str]:
     return {**held, **names}
 
 
-def _globals() -> Iterator[tuple[str, str, Any]]:
-    """Everything that modules name; the app's own modules before installed ones."""
+def _globals(*, installed: bool = True) -> Iterator[tuple[str, str, Any]]:
+    """Everything that modules name; the app's own modules before installed ones, if at all."""
     modules = [
         (name, module)
         for name, module in list(sys.modules.items())
-        if isinstance(module, ModuleType) and name.partition(".")[0] != "costmw"
+        if isinstance(module, ModuleType)
+        and name.partition(".")[0] != "costmw"
+        and (installed or not _is_installed(module))
     ]
     modules.sort(key=lambda item: _is_installed(item[1]))
     for name, module in modules:
