@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx2
 from tests.corpus_totals import reported_total
@@ -183,21 +184,20 @@ class Replay:
         if seen != exchange.body and b'"stream_options"' not in response.request.content:
             raise AssertionError("the app saw other bytes than were sent")
         assert self.meter.flush(60)
-        rows: list[UsageEvent] = []
-        with self.meter.store.snapshot() as snapshot:
-            position: int | None = None
-            while page := snapshot.events(scope={}, limit=20, before=position):
-                rows += [event for seq, event in page if seq > before]
-                position = page[-1][0]
-                if position <= before:
-                    break
-        return rows[::-1]
+        return self._rows_after(before)
+
+    def _rows_after(self, position: int) -> list[UsageEvent]:
+        store: Any = self.meter.store
+        with store.snapshot() as view:
+            new = view.ask("SELECT id FROM usage_events WHERE seq > ? ORDER BY seq", (position,))
+            return [view.event(UUID(bytes=event_id), scope={}) for (event_id,) in new]
 
     def _position(self) -> int:
         assert self.meter.flush(60)
-        with self.meter.store.snapshot() as snapshot:
-            newest = snapshot.events(scope={}, limit=1)
-        return newest[0][0] if newest else 0
+        store: Any = self.meter.store
+        with store.snapshot() as view:
+            ((newest,),) = view.ask("SELECT coalesce(max(seq), 0) FROM usage_events")
+        return int(newest)
 
     def close(self) -> None:
         self._client.close()

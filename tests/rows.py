@@ -61,9 +61,10 @@ def opened(path: Path, **settings: Any) -> Iterator[SqliteStore]:
 
 
 def stored(store: SqliteStore) -> list[UsageEvent]:
-    """All events as they read now, oldest first."""
+    """All events as they read now, in the order that they were committed in."""
     with store.snapshot() as snapshot:
-        return [event for _, event in reversed(snapshot.events(scope={}, limit=1_000_000))]
+        found = dict(snapshot.events(scope={}, limit=1_000_000))
+    return [found[position] for position in sorted(found)]
 
 
 def a_reservation(

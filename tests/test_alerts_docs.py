@@ -14,8 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from costmw import Budget, Config, Meter
-from costmw.alerts import Alert, Alerts, Webhook, alert, channel, courier, lookouts, velocity
+from costmw import Budget, Config, Meter, usual
+from costmw.alerts import Alert, Alerts, Webhook, alert, channel, courier, lookouts
 from costmw.alerts.file import load_alerts
 from costmw.alerts.signing import key_of
 from costmw.money import PICO
@@ -128,11 +128,11 @@ def test_each_kind_is_told_of() -> None:
     [
         ("Every 15 seconds one process", Alerts([]).every == 15),
         ("`velocity_floor` USD (5)", Alerts([]).velocity_floor == "5"),
-        ("of the 14 days before", velocity.DAYS == 14),
-        ("twice the median", velocity.TIMES == 2),
-        ("6 of their usual deviations", velocity.SPREADS == 6),
-        ("1.5 times the same hour a\nweek ago", velocity.A_WEEK_AGO == 1.5),
-        ("with fewer than 5 days nothing does", velocity.DAYS_AT_LEAST == 5),
+        ("of the 14 days before", usual.HOURS_BACK == 14),
+        ("twice the median", usual.HOUR_TIMES == 2),
+        ("6 of their usual deviations", usual.HOUR_SPREADS == 6),
+        ("1.5 times the same hour a\nweek ago", usual.A_WEEK_AGO == 1.5),
+        ("with fewer than 5 days nothing does", usual.HOURS_AT_LEAST == 5),
         ("after 1 s, 2 s, 4 s", courier.FIRST_RETRY == 1),
         ("every 5 minutes in the end", courier.LONGEST_RETRY == 300),
         ("within 45 seconds", courier.CLAIMED_FOR == 45),

@@ -75,6 +75,11 @@ def serving(command: list[str], folder: Path, env: dict[str, str], port: int) ->
             "gunicorn app:app --workers 2 --threads 8 --bind 127.0.0.1:{}",
             "/tickets/<int:ticket_id>/summary",
         ),
+        (
+            "django_app",
+            "gunicorn help_desk.wsgi --workers 2 --threads 8 --bind 127.0.0.1:{}",
+            "/tickets/<int:ticket_id>/summary",
+        ),
     ],
 )
 def test_an_example_records_every_call_with_who_asked(

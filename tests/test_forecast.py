@@ -76,6 +76,18 @@ class TestForesee:
         assert found is not None
         assert [1.0, 4.0] == pytest.approx(list(found.days))
 
+    def test_each_day_has_a_band_of_its_own_and_all_together_a_narrower_one(self) -> None:
+        rng = random.Random(5)
+        found = foresee([10 + rng.gauss(0, 2) for _ in range(30)], MONDAY, week(2, 10))
+
+        assert found is not None
+        assert 10 == len(found.days) == len(found.bands)
+        for day, (low, high) in zip(found.days, found.bands, strict=True):
+            assert 0 <= low < day < high
+            assert pytest.approx(day - low) == high - day
+        summed = sum(high - low for low, high in found.bands)
+        assert found.high - found.low < summed
+
     def test_growth_goes_on(self) -> None:
         found = foresee([10.0 + n for n in range(40)], MONDAY, week(5, 10))
 
@@ -119,7 +131,13 @@ class TestForesee:
 
 
 class TestDaysUntil:
-    SEEN = Foreseen(days=(1.0, 0.0, 4.0), total=5.0, low=5.0, high=5.0)
+    SEEN = Foreseen(
+        days=(1.0, 0.0, 4.0),
+        bands=((1.0, 1.0), (0.0, 0.0), (4.0, 4.0)),
+        total=5.0,
+        low=5.0,
+        high=5.0,
+    )
 
     @pytest.mark.parametrize(
         ("limit", "days"),

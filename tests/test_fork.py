@@ -200,11 +200,11 @@ _pool_meter: Meter
 def test_a_fork_in_the_middle_of_a_report(meter: Meter) -> None:
     record(meter)
     with meter.reports.at_one_moment() as reports:
-        before = reports.by("model").total.calls
+        before = reports.by("model").total.sums.calls
         assert "ok" == in_child(lambda: record(meter))
         record(meter)
-        assert (1, 1) == (before, reports.by("model").total.calls)
-    assert 3 == meter.reports.by("model").total.calls
+        assert (1, 1) == (before, reports.by("model").total.sums.calls)
+    assert 3 == meter.reports.by("model").total.sums.calls
 
 
 def test_what_a_child_inherits_of_a_report_is_closed_in_it(meter: Meter) -> None:
@@ -272,7 +272,7 @@ def test_a_question_that_takes_too_long_is_broken_off_for_a_fork(
 
     assert not thread.is_alive()
     assert "the question was broken off" in said[0]
-    assert 2 == meter.reports.by("model").total.calls
+    assert 2 == meter.reports.by("model").total.sums.calls
 
 
 def test_nobody_connects_between_coming_to_rest_and_the_fork(meter: Meter) -> None:
@@ -327,7 +327,7 @@ def test_whoever_asks_is_inside_of_the_gate_with_every_statement(
             snapshot.pruned_until()
             snapshot.known_ids([event.id])
             snapshot.events_between(event.created_at, event.created_at, scope={}, limit=1)
-    meter.reports.overview(tag="feature")
+    meter.reports.overview()
     meter.reports.calls(5)
     meter.reports.call(event.id)
     store.health()
@@ -339,11 +339,11 @@ def test_whoever_asks_is_inside_of_the_gate_with_every_statement(
 
 def test_a_child_can_ask(meter: Meter) -> None:
     record(meter)
-    assert 1 == meter.reports.by("model").total.calls
+    assert 1 == meter.reports.by("model").total.sums.calls
 
     def child() -> None:
         record(meter)
-        assert 2 == meter.reports.by("model").total.calls
+        assert 2 == meter.reports.by("model").total.sums.calls
 
     assert "ok" == in_child(child)
 

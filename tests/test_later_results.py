@@ -348,11 +348,11 @@ def test_repricing_fills_rows_without_a_price_as_amendments(
     assert listed.price.cost_pico_usd == 25 * 10**10
     assert (filled.price.cost_pico_usd, filled.price.source) == (5 * 10**11, "override")
     assert filled.reason == "repriced by override acme-1"
-    total = later.reports.by("model", days=60).total
+    total = later.reports.by("model", days=60).total.sums
     assert (total.total_usd, total.unpriced_calls) == (Decimal("0.75"), 1)
 
     assert later.reprice(since=since, everything=True).difference_pico_usd == 75 * 10**10
-    assert later.reports.by("model", days=60).total.total_usd == Decimal("1.50")
+    assert later.reports.by("model", days=60).total.sums.total_usd == Decimal("1.50")
 
 
 def test_the_reprice_command_says_what_it_does(store_url: str, tmp_path: Any) -> None:

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "costmw"
 
 # From the bottom up: a part imports only what stands before it, or beside it in its own set.
 LAYERS: list[set[str]] = [
-    {"errors", "hosts", "money", "events", "periods"},
+    {"errors", "hosts", "listening", "money", "events", "periods"},
     {"context"},
     {"providers"},
     {"chargeable", "price_list", "price_overrides", "pricing", "worst_prices", "bounds"},
@@ -21,11 +21,23 @@ LAYERS: list[set[str]] = [
     {"caps"},
     {"store"},
     {"capture", "headroom", "meter", "meters", "pipeline"},
-    {"answering", "answers", "forecast", "outlook", "reports", "reprice", "transfer"},
+    {"usual", "anomalies", "forecast"},
+    {
+        "answering",
+        "answers",
+        "arithmetic",
+        "outlook",
+        "question",
+        "reports",
+        "reprice",
+        "savings",
+        "transfer",
+    },
     {"care"},
     {"__init__"},
-    {"alerts"},
+    {"alerts", "monthly"},
     {"dashboard"},
+    {"serve"},
     {"integrations"},
     {"proxy"},
     {"doctor"},
@@ -134,6 +146,7 @@ def test_a_missing_package_is_an_error_that_names_the_pip_command(tmp_path: Path
     wanted = {
         "costmw.integrations.starlette": ("starlette", "costmw[fastapi]"),
         "costmw.integrations.flask": ("flask", "costmw[flask]"),
+        "costmw.integrations.django": ("django", "costmw[django]"),
         "costmw.proxy": ("httpx2", "costmw[proxy]"),
         "costmw.proxy.server": ("uvicorn", "costmw[proxy]"),
         "costmw.testing": ("uvicorn", "costmw[testing]"),

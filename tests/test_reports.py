@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 
 from costmw import Budget, Config, Meter, PriceOverride
 from costmw.answering import average_usd
-from costmw.answers import Answer, BudgetUse, Row, Sums
+from costmw.answers import Answer, BudgetUse, Call, Row, Sums
+from costmw.budgets import MISSING
 from costmw.errors import ConfigError
 from costmw.events import Amendment, Price, Status, Usage, UsageEvent, new_id
 from costmw.money import PICO, from_pico
-from costmw.reports import MISSING, Reports
+from costmw.question import Question
+from costmw.reports import Reports
 from costmw.store.sqlite import SqliteStore
 from rows import NOON, an_event, an_outcome, opened
 
@@ -335,14 +337,14 @@ class TestAgainstPlainPython:
         found = world.reports.by(dimension, scope=scope)
 
         assert expected == {row.value: row.sums for row in found.rows}
-        assert sums(calls) == found.total
+        assert sums(calls) == found.total.sums
         assert found.other is None
         costs = [row.sums.total_usd for row in found.rows]
         assert sorted(costs, reverse=True) == costs
         assert (
             world.last(30, scope, {"team": "b"}) == []
             or sums(world.last(30, scope, {"team": "b"}))
-            == world.reports.by(dimension, scope=scope, where={"team": "b"}).total
+            == world.reports.by(dimension, scope=scope, where={"team": "b"}).total.sums
         )
 
     def test_what_rows_leave_out_is_summed_as_other(self, world: World) -> None:
@@ -359,7 +361,7 @@ class TestAgainstPlainPython:
             else:
                 assert short.other is not None
                 assert (None, sums(rest)) == (short.other.value, short.other.sums)
-                whole = Fraction(full.total.total_usd)
+                whole = Fraction(full.total.sums.total_usd)
                 part = Fraction(short.other.sums.total_usd)
                 assert float(part / whole) == pytest.approx(short.other.share, rel=1e-12)
 
@@ -367,7 +369,7 @@ class TestAgainstPlainPython:
         found = world.reports.by("model", most=2)
 
         rows = [*found.rows, *([found.other] if found.other else [])]
-        whole = Fraction(found.total.total_usd)
+        whole = Fraction(found.total.sums.total_usd)
         assert whole == sum(Fraction(row.sums.total_usd) for row in rows)
         assert [pytest.approx(float(Fraction(row.sums.total_usd) / whole)) for row in rows] == [
             row.share for row in rows
@@ -454,6 +456,7 @@ class TestAgainstPlainPython:
             seen += [call for _, call in page]
 
         expected = [call for call in reversed(world.truth) if call.has(scope)]
+        expected.sort(key=lambda call: call.at, reverse=True)
         assert [
             (
                 c.event.id,
@@ -482,23 +485,34 @@ class TestAgainstPlainPython:
         by_id = {call.id: call for call in seen}
         for call in world.truth:
             found = world.reports.call(call.event.id, scope=scope)
-            assert by_id.get(call.event.id) == found
+            told = (
+                None if found is None else Call(**{k: getattr(found, k) for k in Call.model_fields})
+            )
+            assert by_id.get(call.event.id) == told
         assert world.reports.call(new_id(), scope=scope) is None
 
     def test_the_overview_is_all_of_them_at_one_moment(self, world: World) -> None:
         for scope in SCOPES:
-            overview = world.reports.overview(tag="tenant", scope=scope)
+            question = Question(by="tag:tenant", top=2)
+            overview = world.reports.overview(question, scope=scope)
 
-            assert (NOW, world.zone.key) == (overview.generated_at, overview.time_zone)
-            assert world.reports.position() == overview.position
+            assert (NOW, world.zone.key) == (overview.generated_at, overview.question.time_zone)
             assert world.reports.spend(scope=scope) == overview.month
-            assert world.reports.trend(scope=scope) == overview.trend
-            assert world.reports.by("model", scope=scope) == overview.by_model
-            assert world.reports.by("tag:tenant", scope=scope) == overview.by_tag
-            assert world.reports.unit_costs(scope=scope) == overview.unit_costs
-            assert world.reports.tokens(scope=scope) == overview.tokens
-            assert world.reports.budgets(scope=scope) == overview.budgets
-            assert [c for _, c in world.reports.calls(20, scope=scope)] == overview.calls
+            assert world.reports.series(question, scope=scope) == overview.series.model_copy(
+                update={"forecast": []}
+            )
+            assert world.reports.breakdown(question, scope=scope) == overview.breakdown
+            assert sums(world.last(30, scope)) == overview.summary.sums
+            if len(scope) < 2:  # of pairs of tags no histogram is kept
+                took = world.reports.durations(scope=scope).total
+                assert took.latency == overview.summary.latency
+            uses = [
+                BudgetUse(**{k: v for k, v in one if k in BudgetUse.model_fields})
+                for one in overview.budgets
+            ]
+            assert world.reports.budgets(scope=scope)[:50] == uses
+            newest = world.reports.calls(20, question=question, scope=scope)
+            assert [call for _, call in newest] == overview.calls
             keys = sorted({key for call in world.truth if call.has(scope) for key in call.tags})
             assert keys == overview.tag_keys
             assert ([] if scope else [("error", 2)]) == [
@@ -580,7 +594,7 @@ class TestDays:
             reports = Reports(store, now=lambda: late)
 
             assert [usd(1)] == [point.sums.total_usd for point in reports.trend(1).points]
-            assert usd(1) == reports.by("model", 1).total.total_usd
+            assert usd(1) == reports.by("model", 1).total.sums.total_usd
             assert datetime(2026, 7, 1, 15, tzinfo=UTC) == reports.trend(1).start
 
 
@@ -709,7 +723,7 @@ class TestJson:
 
     @pytest.mark.parametrize("zone", ["UTC"], indirect=True)
     def test_money_in_json_is_plain_decimal_text(self, world: World) -> None:
-        answer = world.reports.overview(tag="tenant")
+        answer = world.reports.overview(Question(by="tag:tenant"))
 
         by_text = json.loads(answer.model_dump_json())
         assert 200 < self.check(by_text)
@@ -742,7 +756,7 @@ class TestJson:
                     store.write([amendment])
             found = Reports(store, now=lambda: NOON).by("model")
 
-        assert text == json.loads(found.model_dump_json())["total"]["total_usd"]
+        assert text == json.loads(found.model_dump_json())["total"]["sums"]["total_usd"]
 
     def test_unit_prices_have_no_exponent_either(self, make_meter: Callable[..., Meter]) -> None:
         prices = (PriceOverride("tiny", {"input": "0.0000001", "output": Decimal("1E+2")}),)
@@ -767,9 +781,9 @@ class TestJson:
         ]
         assert "no price" == text["reason"]
         assert (None, None, 1) == (
-            found.total.cost_per_call_usd,
-            found.total.average_latency_ms,
-            found.total.unpriced_calls,
+            found.total.sums.cost_per_call_usd,
+            found.total.sums.average_latency_ms,
+            found.total.sums.unpriced_calls,
         )
         assert [0.0] == [row.share for row in found.rows]
 
@@ -827,7 +841,7 @@ def test_reports_of_one_moment_do_not_see_what_comes_later(tmp_path: Path) -> No
         with reports.at_one_moment() as now:
             store.write([an_event(10)])
             assert usd(1) == now.spend().sums.total_usd
-            assert usd(1) == now.by("model").total.total_usd
+            assert usd(1) == now.by("model").total.sums.total_usd
             assert usd(1) == now.budgets()[0].spent_usd
             assert 1 == len(now.calls())
             assert now.position() == 1
@@ -839,13 +853,18 @@ def test_an_empty_ledger_answers_every_question(tmp_path: Path) -> None:
     with opened(tmp_path / "llmcost.db") as store:
         overview = Reports(store, [Budget("all", limit=1)]).overview()
 
-    assert (30, 30) == (len(overview.trend.points), len(overview.unit_costs.points))
-    assert sums([]) == overview.month.sums == overview.by_model.total
-    assert ([], [], [], []) == (
-        overview.by_model.rows,
+    assert 30 == len(overview.series.starts) == len(overview.series.total.calls)
+    assert sums([]) == overview.month.sums == overview.breakdown.total.sums
+    assert ([], [], [], [], []) == (
+        overview.breakdown.rows,
         overview.calls,
         overview.tag_keys,
         overview.outcomes,
+        overview.anomalies,
     )
-    assert overview.by_model.other is None
+    assert (None, None, None) == (
+        overview.breakdown.other,
+        overview.summary.cache,
+        overview.forecast,
+    )
     assert ["all"] == [use.name for use in overview.budgets]

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from openai import AsyncOpenAI, OpenAI
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
@@ -35,7 +36,7 @@ from conftest import events_of
 from costmw import Config, Meter, bind, carry, tag
 from costmw.context import current_scope
 from costmw.errors import StoreError
-from costmw.integrations.starlette import CostMiddleware
+from costmw.integrations.starlette import CostMiddleware, dashboard_app
 from costmw.testing import FakeProvider, Reply
 
 
@@ -913,3 +914,34 @@ def test_the_end_of_the_app_commits_all_and_settles_open_streams_as_incomplete(
         ("ok", {"route": "/chat"}),
         ("incomplete", {"route": "/chat"}),
     ]
+
+
+# The page.
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "location"),
+    [
+        ("/_llmcost", "", "_llmcost/"),
+        ("/_llmcost?range=7d", "", "_llmcost/?range=7d"),
+        ("/_llmcost", "/pre", "_llmcost/"),
+        ("/pre/_llmcost", "/pre", "_llmcost/"),
+        ("/admin/_llmcost", "", "_llmcost/"),
+        ("/other", "", "http://test/other/"),  # not ours: as it was
+        ("/item/", "", "http://test/item"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+def test_the_redirect_to_the_page_s_slash_is_relative(
+    path: str, root_path: str, location: str, kind: type[Any], meter: Meter
+) -> None:
+    """Starlette's own has a path that lacks what a proxy has cut off."""
+    page = dashboard_app(meter, auth=lambda request: True)
+    app = kind()
+    app.add_middleware(CostMiddleware, meter=meter)
+    app.mount("/_llmcost", page)
+    app.mount("/admin", Starlette(routes=[Mount("/_llmcost", app=page)]))
+    app.mount("/other", Starlette())
+    app.router.routes.append(Route("/item", lambda request: Response()))
+    answer = visit(app, path, root_path)
+    assert (307, location) == (answer.status_code, answer.headers["location"])

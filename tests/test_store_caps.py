@@ -72,7 +72,8 @@ def balance(
 
 def stored(store: Any) -> list[UsageEvent]:
     with store.snapshot() as snapshot:
-        return [event for _, event in reversed(snapshot.events(scope={}, limit=1_000))]
+        found = dict(snapshot.events(scope={}, limit=1_000))
+    return [found[position] for position in sorted(found)]
 
 
 class TestHolds:

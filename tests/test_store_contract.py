@@ -39,9 +39,10 @@ def totals(store: Store, *group_by: str, **options: Any) -> dict[Any, Totals]:
 
 
 def stored(store: Store) -> list[UsageEvent]:
-    """All events as they read now, oldest first."""
+    """All events as they read now, in the order that they were committed in."""
     with store.snapshot() as snapshot:
-        return [event for _, event in reversed(snapshot.events(scope={}, limit=1_000_000))]
+        found = dict(snapshot.events(scope={}, limit=1_000_000))
+    return [found[position] for position in sorted(found)]
 
 
 class TestOpening:
@@ -187,7 +188,8 @@ class TestEvents:
         assert [1] == [e.amendments for e in stored(store)]
 
     def test_events_are_given_newest_first_and_page_by_page(self, store: Store) -> None:
-        events = [an_event(n, created_at=NOON + timedelta(days=n * 7 % 90)) for n in range(25)]
+        moments = [NOON + timedelta(days=n * 7 % 90) for n in range(20)] + [NOON] * 5
+        events = [an_event(n, created_at=moment) for n, moment in enumerate(moments)]
         store.write(events[:20])
         store.write(events[20:])
         seen: list[UsageEvent] = []
@@ -197,7 +199,7 @@ class TestEvents:
                 seen += [event for _, event in page]
                 before = page[-1][0]
 
-        assert events[::-1] == seen
+        assert sorted(events, key=lambda event: event.created_at) == seen[::-1]
 
     def test_events_of_a_span_are_given_oldest_first_and_page_by_page(self, store: Store) -> None:
         moments = [NOON + timedelta(days=n * 11 % 60) for n in range(20)] + [NOON] * 5

@@ -20,8 +20,8 @@ from openai import OpenAI
 from conftest import events_of
 from costmw import Config, Meter, bind, carry, tag
 from costmw.context import current_block, current_scope
-from costmw.errors import StoreError
-from costmw.integrations.wsgi import CostMiddleware
+from costmw.errors import ConfigError, StoreError
+from costmw.integrations.wsgi import CostMiddleware, with_page
 from costmw.testing import FakeProvider, Reply
 
 
@@ -518,3 +518,55 @@ def test_a_store_that_cannot_be_opened_fails_one_request_and_the_app_goes_on(
     directory.mkdir()
     assert tags_of(meter) == [{"path": "/x"}] * 2
     meter.close()
+
+
+# The page beside an app.
+
+
+@pytest.mark.parametrize("front", ["", "/pre", "/kösten"])
+def test_the_page_is_at_its_place_and_everything_else_is_the_app_s(
+    front: str, meter: Meter
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def app(environ: Any, start: Any) -> list[bytes]:
+        seen.append((environ["SCRIPT_NAME"], environ["PATH_INFO"]))
+        plain(start)
+        return [b"the app"]
+
+    script = front.encode().decode("latin-1")
+    roots: set[str] = set()
+
+    def auth(request: Any) -> bool:
+        roots.add(request.root)
+        return True
+
+    both = with_page(app, meter, auth, "/admin/costs/")
+    told: list[Any] = []
+
+    def start(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
+        told.append((status, dict(headers)))
+        return lambda data: None
+
+    for path in ("/admin/costs/", "/admin/costs/api/v1/status", "/admin/costs"):
+        b"".join(both(environ_of(path, SCRIPT_NAME=script), start))
+    assert ["200 OK", "200 OK", "307 Temporary Redirect"] == [status for status, _ in told]
+    assert "costs/" == told[-1][1]["Location"]
+    assert {f"{front}/admin/costs"} == roots
+    assert [] == seen
+    others = ["/", "/admin", "/admin/costsx", "/x/admin/costs/"]
+    assert [b"the app"] * 4 == [visit(both, path, SCRIPT_NAME=script) for path in others]
+    assert [(script, path) for path in others] == seen
+
+
+def test_the_page_beside_an_app_is_closed_by_default_and_needs_a_place(meter: Meter) -> None:
+    told: list[str] = []
+
+    def start(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
+        told.append(status)
+        return lambda data: None
+
+    with_page(lambda environ, start: [], meter)(environ_of("/_llmcost/"), start)
+    assert ["403 Forbidden"] == told
+    with pytest.raises(ConfigError, match="name a path, as /_llmcost"):
+        with_page(lambda environ, start: [], meter, path="/")

@@ -58,12 +58,13 @@ def duration_row_of(value: str | int | None, durations: DurationCounts) -> Durat
     """How long the calls of a group took."""
     return DurationRow(
         value=None if value is None else str(value),
-        latency=_quantiles(durations.latency),
-        time_to_first_chunk=_quantiles(durations.first_chunk),
+        latency=quantiles_of(durations.latency),
+        time_to_first_chunk=quantiles_of(durations.first_chunk),
     )
 
 
-def _quantiles(bins: Mapping[int, int]) -> Quantiles:
+def quantiles_of(bins: Mapping[int, int]) -> Quantiles:
+    """Quantiles of a histogram."""
     return Quantiles(
         calls=sum(bins.values()),
         p50_ms=quantile(bins.items(), 0.5),

@@ -70,6 +70,23 @@ def _app() -> Callable[[], object]:
         run_proxy(Meter(store or None), settings, host=host, port=port)
 
     @app.command()
+    def serve(
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+        host: str = typer.Option("127.0.0.1", help="Address to listen on."),
+        port: int = typer.Option(4001, help="Port to listen on; 0 takes a free one."),
+        auth_token_env: str = typer.Option(
+            "LLMCOST_TOKEN", help="The environment variable with the secret that opens the page."
+        ),
+        root_path: str = typer.Option("", help="The path that a proxy shows the page at."),
+    ) -> None:
+        """Show the page of a store on a server of its own. Records and changes nothing."""
+        from costmw.serve import serve_page
+
+        serve_page(
+            store or None, token_env=auth_token_env, host=host, port=port, root_path=root_path
+        )
+
+    @app.command()
     def doctor(
         target: str = typer.Argument(
             "", metavar="[APP]", help="The app, as its server takes it: main:app."
@@ -150,6 +167,27 @@ def _app() -> Callable[[], object]:
         from costmw.transfer.commands import import_calls
 
         typer.echo(import_calls(store, file, provider=provider, dry_run=dry_run, skip_bad=skip_bad))
+
+    @app.command()
+    def report(
+        month: str = typer.Option("", help="The month, as 2026-10; the last one when left out."),
+        file_format: str = typer.Option(
+            "", "--format", help="html or md; what the file's name ends in."
+        ),
+        output: str = typer.Option("-", help="The file to write; - is the standard output."),
+        scope: list[str] = typer.Option(  # noqa: B008
+            [], help="Only calls that have this tag, as tenant=acme. Repeatable."
+        ),
+        tz: str = typer.Option("", help="Days of this time zone; the ledger's when left out."),
+        store: str = typer.Option("", help="The store's URL; COSTMW_STORE when left out."),
+    ) -> None:
+        """Write what a month cost, and why, as one page to print or send."""
+        from costmw.monthly.command import write_report
+
+        text, said = write_report(
+            store, month, file_format=file_format, output=output, scope=scope, tz=tz
+        )
+        typer.echo(text or said, nl=not text)
 
     @app.command()
     def prune(

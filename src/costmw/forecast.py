@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 DAYS_AT_MOST = 56
 """Days that are looked back at."""
@@ -27,6 +28,9 @@ USUAL_TREND = 0.02
 MOST_INFLATION = 4.0
 """How far the scatter of days that follow each other is trusted to add up."""
 
+Inputs = tuple[tuple[float, ...], ...]
+"""What each day is foreseen from."""
+
 _Z80 = 1.2815515655446004
 """A tenth of a normal distribution lies above so many standard deviations."""
 
@@ -41,9 +45,13 @@ class DayAhead:
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What the days ahead cost: each of them, and all together within a band of 80%."""
+    """What the days ahead cost: each of them, and all together, within bands of 80%.
+
+    `bands` are those of the single days, from and to.
+    """
 
     days: tuple[float, ...]
+    bands: tuple[tuple[float, float], ...]
     total: float
     low: float
     high: float
@@ -67,7 +75,8 @@ def foresee(
     count = len(costs)
     by_weekday = count >= WEEKDAYS_FROM
     fit = _fit(
-        costs, [_inputs(first_weekday + day, by_weekday, day - count) for day in range(count)]
+        costs,
+        tuple(_inputs(first_weekday + day, by_weekday, day - count) for day in range(count)),
     )
     inputs = [_inputs(day.weekday, by_weekday, number) for number, day in enumerate(ahead)]
     shares = [day.share for day in ahead]
@@ -76,11 +85,18 @@ def foresee(
         for share, one in zip(shares, inputs, strict=True)
     )
     summed = [_product(shares, [one[n] for one in inputs]) for n in range(len(fit.weights))]
-    of_fit = _product([_product(row, summed) for row in fit.inverse], summed)
+    deviations = _t80(count - len(fit.weights) + 1)
+    bands = tuple(
+        _band(day, deviations * fit.deviation([share * x for x in one], share))
+        for day, share, one in zip(days, shares, inputs, strict=True)
+    )
     total = sum(days)
-    freedom = count - len(fit.weights) + 1
-    reach = _t80(freedom) * math.sqrt(fit.variance * (sum(shares) + of_fit))
-    return Foreseen(days, total, max(total - reach, 0.0), total + reach)
+    low, high = _band(total, deviations * fit.deviation(summed, sum(shares)))
+    return Foreseen(days, bands, total, low, high)
+
+
+def _band(cost: float, reach: float) -> tuple[float, float]:
+    return max(cost - reach, 0.0), cost + reach
 
 
 def days_until(limit: float, foreseen: Foreseen) -> float | None:
@@ -104,28 +120,28 @@ class _Fit:
     variance: float
     inverse: list[list[float]]
 
+    def deviation(self, inputs: Sequence[float], days: float) -> float:
+        """The standard deviation of so many days, whose inputs are summed."""
+        of_fit = _product([_product(row, inputs) for row in self.inverse], inputs)
+        return math.sqrt(self.variance * (days + of_fit))
 
-def _inputs(weekday: int, by_weekday: bool, day: int) -> list[float]:
+
+def _inputs(weekday: int, by_weekday: bool, day: int) -> tuple[float, ...]:
     """What a day is foreseen from: its weekday, and how many days from today it is."""
     level = [float(weekday % 7 == n) for n in range(7)] if by_weekday else [1.0]
-    return [*level, float(day)]
+    return *level, float(day)
 
 
-def _fit(costs: Sequence[float], inputs: Sequence[Sequence[float]]) -> _Fit:
+def _fit(costs: Sequence[float], inputs: Inputs) -> _Fit:
     free = _least_squares(costs, inputs, held_back=0.0)
     usual = USUAL_TREND * sum(costs) / len(costs)
     return _least_squares(costs, inputs, held_back=free.variance / usual**2)
 
 
-def _least_squares(
-    costs: Sequence[float], inputs: Sequence[Sequence[float]], *, held_back: float
-) -> _Fit:
+def _least_squares(costs: Sequence[float], inputs: Inputs, *, held_back: float) -> _Fit:
     """Fit weights; the last one is drawn towards 0 as if so many squares spoke for that."""
     width = len(inputs[0])
-    crossed = [
-        [sum(one[row] * one[column] for one in inputs) for column in range(width)]
-        for row in range(width)
-    ]
+    crossed = [list(row) for row in _crossed(inputs)]
     crossed[-1][-1] += held_back
     inverse = _inverted(crossed)
     projected = [_product([one[n] for one in inputs], costs) for n in range(width)]
@@ -138,6 +154,13 @@ def _least_squares(
         alike = _product(rests[1:], rests[:-1]) / squares
         variance *= min(max((1 + alike) / max(1 - alike, 0.1), 1.0), MOST_INFLATION)
     return _Fit(weights, variance, inverse)
+
+
+@lru_cache(maxsize=64)
+def _crossed(inputs: Inputs) -> tuple[tuple[float, ...], ...]:
+    """The products of all inputs with each other: the same for all who look back so far."""
+    columns = list(zip(*inputs, strict=True))
+    return tuple(tuple(_product(row, column) for column in columns) for row in columns)
 
 
 def _product(one: Sequence[float], other: Sequence[float]) -> float:

@@ -410,7 +410,7 @@ class Meter(Pipeline):
         """Questions to the ledger: what was spent, on what, by whom."""
         from costmw.reports import Reports
 
-        return Reports(self.store, self.budgets)
+        return Reports(self.store, self.budgets, pricing=self._pricing)
 
     def after_fork_in_child(self) -> None:
         """What is under way belongs to the parent; its locks may be held for ever here."""

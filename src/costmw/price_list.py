@@ -8,9 +8,10 @@ repeated here; they are then kept.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 KEPT_AT_MOST = 10_000
 """Models, and contexts of models, that are remembered: their names come from outside."""
+
+LOADED_AFTER = 1.0
+"""Seconds after which the list is loaded for those who can do without: others work meanwhile."""
 
 # Values of these facts that are billed at the standard price.
 STANDARD = frozenset({"default", "standard", "auto", "scale", "on_demand"})
@@ -208,6 +212,10 @@ class PriceList:
         self._listed: dict[tuple[str, str, tuple[tuple[str, str], ...], int], Listed] = {}
         self._by_prices: dict[tuple[object, ...], Listed] = {}
 
+    def is_at_hand(self) -> bool:
+        """Whether prices can be looked up at once; where not, they can be soon."""
+        return bool(self._models) or _is_loaded()
+
     def find(
         self, price_id: str, model: str, at: datetime, context: Mapping[str, str]
     ) -> Listed | None:
@@ -243,10 +251,21 @@ class PriceList:
             self._by_prices[same] = Listed(
                 UnitPrices(prices),
                 info.id,
-                f"{_version()} {provider.id}/{info.id}",
+                _ref(provider, info),
                 _unmatched(info, context),
             )
         return self._by_prices[same]
+
+    def since(self, ref: str, price_id: str, model: str, at: datetime) -> date | None:
+        """From when on the price that `ref` names holds, as it held at a moment.
+
+        None where the list does not say, or has changed since.
+        """
+        found = self.model(price_id, model)
+        if found is None or ref != _ref(*found) or not isinstance(found[1].prices, list):
+            return None
+        starts = (getattr(one.constraint, "start_date", None) for one in found[1].prices)
+        return max((day for day in starts if day and day <= at.date()), default=None)
 
     def models(self, price_id: str) -> list[ModelInfo]:
         """All models that a provider is listed with, those of others that it sells included."""
@@ -273,6 +292,28 @@ class PriceList:
         return self._models[key]
 
 
+_loader: threading.Timer | None = None
+_loaded = False
+
+
+def _is_loaded() -> bool:
+    global _loader
+    # In a child of a fork no thread of its parent's goes on.
+    if not _loaded and (_loader is None or not _loader.is_alive()):
+        _loader = threading.Timer(LOADED_AFTER, _load)
+        _loader.daemon = True
+        _loader.start()
+    return _loaded
+
+
+def _load() -> None:
+    global _loaded
+    from genai_prices.data_snapshot import get_snapshot
+
+    get_snapshot()
+    _loaded = True
+
+
 def _depends_on_time(info: ModelInfo) -> bool:
     return isinstance(info.prices, list) or any(
         variant.constraint is not None for variant in info.price_variants or ()
@@ -288,6 +329,10 @@ def _unmatched(info: ModelInfo, context: Mapping[str, str]) -> str | None:
         if (key, value) not in known and value not in STANDARD
     ]
     return f"no price for {', '.join(odd)}: priced as standard" if odd else None
+
+
+def _ref(provider: Provider, info: ModelInfo) -> str:
+    return f"{_version()} {provider.id}/{info.id}"
 
 
 def _version() -> str:

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from costmw.chargeable import Asked, Chargeable, dearest_of, prices_of
-from costmw.events import CostSource, Price, Usage
+from costmw.events import CostSource, Price, Usage, UsageEvent
 from costmw.money import MAX_PICO, exact, to_pico
 from costmw.price_list import KEPT_AT_MOST, STANDARD, Listed, PriceList, UnitPrices, counts_of
 from costmw.price_overrides import PriceOverride
@@ -118,6 +118,21 @@ class Pricing:
             found = dearest_of(self._list.models(billed_by.price_id), at)
             self._dearest[key] = found
         return Chargeable(found.prices, found.context_window, reason)
+
+    def is_at_hand(self) -> bool:
+        """Whether the price list is loaded, which takes half a second; where not, it soon is."""
+        return self._list.is_at_hand()
+
+    def since(self, event: UsageEvent) -> date | None:
+        """From when on the price of a call holds; None where that is not known any more."""
+        price = event.price
+        if price.source == "override":
+            return next((one.start for one in self._overrides if one.ref == price.ref), None)
+        billed_by = find_provider(event.provider) if event.provider else None
+        if billed_by is None or event.model is None or price.ref is None:
+            return None
+        model = _own_name(billed_by, event.model)
+        return self._list.since(price.ref, billed_by.price_id, model, event.created_at)
 
     def own(self, cost_usd: Decimal) -> Price:
         """The provider's own figure, which wins over any list."""

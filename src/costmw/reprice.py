@@ -63,11 +63,10 @@ def _newest_first(store: Store, since: datetime) -> Iterator[UsageEvent]:
     before: int | None = None
     while True:
         with store.snapshot() as snapshot:
-            page = snapshot.events(scope={}, limit=PAGE, before=before)
+            page = snapshot.events(scope={}, limit=PAGE, before=before, start=since)
         if not page:
             return
-        # Rows stand in the order of their commit, calls may have started in another.
-        yield from (event for _, event in page if event.created_at >= since)
+        yield from (event for _, event in page)
         before = page[-1][0]
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from costmw.dashboard.auth.gate import Principal
+from costmw.dashboard.auth.peers import peer_in_scope
 from costmw.dashboard.core import Dashboard
-from costmw.dashboard.messages import Request, Response
+from costmw.dashboard.messages import MOST_BODY, WITH_BODY, Request, Response
 
 if TYPE_CHECKING:
     from costmw.dashboard.auth import Auth
@@ -43,6 +46,8 @@ class DashboardASGI:
             case "http":
                 principal = await self._dashboard.gate.ask_async(scope)
                 request = request_of(scope)
+                if request.method in WITH_BODY and isinstance(principal, Principal):
+                    request = replace(request, body=await _body(receive))
                 response = await asyncio.to_thread(self._dashboard.handle, request, principal)
                 await _send(send, response)
             case "websocket":
@@ -63,6 +68,7 @@ def request_of(scope: Scope) -> Request:
         query=scope.get("query_string", b"").decode("latin-1"),
         headers=headers,
         root=scope.get("root_path", ""),
+        peer=peer_in_scope(scope),
     )
 
 
@@ -79,6 +85,17 @@ def _path_in_mount(scope: Scope) -> str:
         if path == prefix or path.startswith(f"{prefix}/"):
             return path[len(prefix) :]
     return path
+
+
+async def _body(receive: Receive) -> bytes:
+    """The body, as far as it may go."""
+    body = b""
+    while len(body) <= MOST_BODY:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    return body[: MOST_BODY + 1]
 
 
 async def _send(send: Send, response: Response) -> None:

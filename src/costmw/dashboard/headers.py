@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from costmw.dashboard.encoding import encoded
 from costmw.dashboard.messages import Request, Response
 
 NO_STORE = "no-store"
@@ -41,8 +42,9 @@ SECURITY: Mapping[str, str] = {
 
 def completed(request: Request, response: Response) -> Response:
     """The response with the headers that all have, and without a body for HEAD."""
+    response = encoded(request, response)
     headers = {**SECURITY, **response.headers}
-    if response.status != 304:
+    if response.status not in (204, 304):
         headers["Content-Length"] = str(len(response.body))
     body = b"" if request.method == "HEAD" else response.body
     return Response(response.status, headers, body)

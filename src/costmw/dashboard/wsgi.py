@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from costmw.dashboard.auth.gate import Principal
+from costmw.dashboard.auth.peers import peer_in_environ
 from costmw.dashboard.core import Dashboard
-from costmw.dashboard.messages import Request
+from costmw.dashboard.messages import MOST_BODY, WITH_BODY, Request
 from costmw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +46,11 @@ class DashboardWSGI:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         principal = self._dashboard.gate.ask(environ)
-        response = self._dashboard.handle(request_of(environ), principal)
+        request = request_of(environ)
+        # Read once, since a server may wait for more; and nothing from those it is not open to.
+        if request.method in WITH_BODY and isinstance(principal, Principal):
+            request = replace(request, body=_body(environ))
+        response = self._dashboard.handle(request, principal)
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
         start_response(status, list(response.headers.items()))
         return [response.body]
@@ -56,12 +63,23 @@ def request_of(environ: Environ) -> Request:
         path=_text(environ.get("PATH_INFO", "")),
         query=environ.get("QUERY_STRING", ""),
         headers={
-            name[5:].replace("_", "-").lower(): value
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
             for name, value in environ.items()
-            if name.startswith("HTTP_")
+            if name.startswith("HTTP_") or name == "CONTENT_TYPE"
         },
         root=_text(environ.get("SCRIPT_NAME", "")),
+        peer=peer_in_environ(environ),
     )
+
+
+def _body(environ: Environ) -> bytes:
+    """The body, as far as it may go; without a length none, unless the server ends it."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    most = int(length) if length.isdecimal() else 0
+    if environ.get("wsgi.input_terminated"):
+        most = MOST_BODY + 1
+    body: bytes = environ["wsgi.input"].read(min(most, MOST_BODY + 1)) if most else b""
+    return body
 
 
 def _text(raw: str) -> str:

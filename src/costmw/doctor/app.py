@@ -19,8 +19,9 @@ from costmw.doctor.wrapping import find_middlewares, has_own_routes
 
 ADD_MIDDLEWARE = (
     "FastAPI and Starlette: app.add_middleware(CostMiddleware, meter=meter). Flask: "
-    "LLMCost(app, meter=meter). Another WSGI app: CostMiddleware(application, meter), of "
-    "costmw.integrations.wsgi."
+    "LLMCost(app, meter=meter). Django: 'costmw.integrations.django.middleware.CostMiddleware' "
+    "first in MIDDLEWARE. Another WSGI or ASGI app: CostMiddleware(application, meter), of "
+    "costmw.integrations.wsgi or .asgi."
 )
 
 LOOPBACK = ("127.", "localhost", "[::1]", "::1")

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmw.meter import Meter
 
-INSIDE = ("app", "wsgi_app", "asgi_app", "application", "wsgi_application", "other_asgi_app")
+INSIDE = (
+    "app",
+    "wsgi_app",
+    "asgi_app",
+    "application",
+    "wsgi_application",
+    "other_asgi_app",
+    # Django's handlers and middlewares, and what asgiref puts between sync and async ones.
+    "_middleware_chain",
+    "get_response",
+    "func",
+    "awaitable",
+)
 """Attributes that hold the application behind a wrapper."""
 
 DEEPEST = 50

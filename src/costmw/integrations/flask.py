@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 URL_PREFIX = "/_llmcost"
 """Where the page is, unless told otherwise."""
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+"""Those of requests that the page answers by itself, be it to refuse them."""
+
 
 class LLMCost:
     """Meters a Flask app and shows the page: `LLMCost(app, meter=meter, tags=..., auth=...)`.
@@ -153,9 +156,9 @@ def dashboard_blueprint(
     page = DashboardWSGI(meter, auth, request_for_auth=lambda environ: request)
     blueprint = Blueprint(name, __name__)
 
-    @blueprint.route("", defaults={"path": ""}, methods=["GET", "HEAD"])
-    @blueprint.route("/", defaults={"path": "/"}, methods=["GET", "HEAD"])
-    @blueprint.route("/<path:path>", methods=["GET", "HEAD"])
+    @blueprint.route("", defaults={"path": ""}, methods=METHODS)
+    @blueprint.route("/", defaults={"path": "/"}, methods=METHODS)
+    @blueprint.route("/<path:path>", methods=METHODS)
     def serve(path: str) -> Any:
         environ = dict(request.environ)
         inside = "/" + path.lstrip("/") if path else ""

@@ -1,14 +1,14 @@
-"""Starlette and FastAPI: who asks, by a pure ASGI middleware; and the page to mount."""
+"""Starlette and FastAPI: the middleware that knows their routes, and the page to mount."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from costmw.context import Scope, Tags, enter_scope
-from costmw.errors import BudgetExceeded, CostmwError, MissingExtra
-from costmw.integrations.cost_headers import cost_headers, keep_costs
-from costmw.integrations.payment_required import payment_required, refusal_in
+from costmw.context import Tags
+from costmw.errors import MissingExtra
+from costmw.integrations import asgi
+from costmw.integrations.relative import relative_to_slash
 
 try:
     from starlette.concurrency import run_in_threadpool
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AsgiScope = Any
 
 
-class CostMiddleware:
+class CostMiddleware(asgi.CostMiddleware):
     """Binds every LLM call of a request to its route and tags.
 
     `app.add_middleware(CostMiddleware, meter=meter, tags=lambda conn: {...})`
@@ -53,88 +53,24 @@ class CostMiddleware:
         explain_refusals: bool = False,
         response_headers: bool = False,
     ) -> None:
-        self.app = app
-        self.meter = meter
-        self.tags = tags
-        self.explain_refusals = explain_refusals
-        self.response_headers = response_headers
+        super().__init__(
+            app,
+            meter,
+            None if tags is None else lambda scope: tags(HTTPConnection(scope)),
+            route_template,
+            explain_refusals=explain_refusals,
+            response_headers=response_headers,
+        )
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Handle one request, websocket or lifespan."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-            return
-        if not self.meter.enabled or scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        if not self.meter.started:
-            await run_in_threadpool(self.meter.start)
-        request = Scope(self.meter, lambda: _route_of(scope), lambda: self._tags_of(scope))
-        before = enter_scope(request)
-        try:
-            if scope["type"] == "http":
-                await self._respond(request, scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-        finally:
-            enter_scope(before)
+        if scope["type"] == "http" and not scope["path"].endswith("/"):
+            send = with_relative_redirect(scope, send)
+        await super().__call__(scope, receive, send)
 
-    async def _respond(
-        self, request: Scope, scope: AsgiScope, receive: Receive, send: Send
-    ) -> None:
-        begun = False
-        if self.response_headers:
-            keep_costs(request)
-
-        async def send_on(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                if costs := _raw(cost_headers(request)):
-                    message = {**message, "headers": [*message.get("headers", ()), *costs]}
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_on)
-        except (BudgetExceeded, BaseExceptionGroup) as error:
-            refusal = refusal_in(error)
-            if begun or refusal is None:
-                raise
-            answer = payment_required(refusal, explain=self.explain_refusals)
-            start = {"status": answer.status, "headers": _raw(answer.headers.items())}
-            await send_on({"type": "http.response.start", **start})
-            await send_on({"type": "http.response.body", "body": answer.body})
-
-    def _tags_of(self, scope: AsgiScope) -> Tags:
-        return self.tags(HTTPConnection(scope)) if self.tags is not None else {}
-
-    async def _lifespan(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        async def start_first() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await run_in_threadpool(self.meter.start)
-                except CostmwError as error:
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    raise
-            return message
-
-        async def flush_last(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown."):
-                self.meter.end_streams()
-                await run_in_threadpool(self.meter.flush)
-            await send(message)
-
-        await self.app(scope, start_first, flush_last)
-
-
-def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in headers]
-
-
-def _route_of(scope: AsgiScope) -> Tags:
-    route = route_template(scope)
-    return {"route": route} if route else {}
+    async def in_thread(self, work: Callable[[], object]) -> None:
+        """Do what blocks beside the event loop, of asyncio or trio."""
+        await run_in_threadpool(work)
 
 
 def route_template(scope: AsgiScope) -> str | None:
@@ -222,6 +158,39 @@ def _route_among(routes: list[Any], scope: AsgiScope) -> Any:
         if getattr(route, "endpoint", scope) is endpoint and route.path_regex.match(path):
             return route
     return None
+
+
+def with_relative_redirect(scope: AsgiScope, send: Send) -> Send:
+    """Make Starlette's redirect from `/_llmcost` to `/_llmcost/` relative.
+
+    It has a host and a path of its own, which lack what a proxy has cut off. Redirects to
+    anything else pass as they are.
+    """
+
+    async def send_on(message: Message) -> None:
+        if message.get("status") == 307 and _is_before_page(scope):
+            headers = [
+                (name, relative_to_slash(value.decode("latin-1")).encode("latin-1"))
+                if name == b"location"
+                else (name, value)
+                for name, value in message["headers"]
+            ]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_on
+
+
+def _is_before_page(scope: AsgiScope) -> bool:
+    from costmw.dashboard.asgi import DashboardASGI
+
+    _, inside = _mounts(scope, _mount_prefix(scope))
+    path = scope["path"].removeprefix(scope.get("root_path", "")) + "/"
+    for route in inside:
+        taken = route.path_regex.match(path) if isinstance(route, Mount) else None
+        if taken and not taken["path"]:
+            return isinstance(getattr(route, "_base_app", route.app), DashboardASGI)
+    return False
 
 
 def dashboard_app(meter: Meter, auth: Auth | None = None) -> ASGIApp:

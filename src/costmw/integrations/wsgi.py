@@ -1,4 +1,4 @@
-"""Any WSGI application: who asks, through the call, every step of the body, and its close."""
+"""Any WSGI application: who asks, through call, body and close; and the page beside it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from costmw.context import Scope, Tags, enter_scope
 from costmw.errors import BudgetExceeded
 from costmw.integrations.cost_headers import cost_headers, keep_costs
+from costmw.integrations.page_place import place_of_page
 from costmw.integrations.payment_required import payment_required, refusal_in
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from costmw.dashboard.auth import Auth
     from costmw.meter import Meter
 
 RouteOf = Callable[["WSGIEnvironment"], str | None]
@@ -184,3 +186,33 @@ class _SizedBody(_Body):
 def _is_file(body: object, environ: WSGIEnvironment) -> bool:
     wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+
+def with_page(
+    app: WSGIApplication, meter: Meter, auth: Auth | None = None, path: str = "/_llmcost"
+) -> WSGIApplication:
+    """The application, with the page at a path in front of it.
+
+    Args:
+        app: gets every other request.
+        meter: whose store is shown.
+        auth: takes a `costmw.dashboard.messages.Request` and gives a `Principal`, or None to
+            refuse. Without it the page stays closed.
+        path: where the page is.
+
+    Raises:
+        ConfigError: when this is no path.
+    """
+    from costmw.dashboard.wsgi import DashboardWSGI
+
+    page, place = DashboardWSGI(meter, auth), place_of_page(path)
+
+    def app_with_page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        asked = environ.get("PATH_INFO", "")
+        if not f"{asked}/".startswith(f"{place}/"):
+            return app(environ, start_response)
+        root = environ.get("SCRIPT_NAME", "") + place
+        inside = {"SCRIPT_NAME": root, "PATH_INFO": asked.removeprefix(place)}
+        return page({**environ, **inside}, start_response)
+
+    return app_with_page

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
-from costmw.errors import ConfigError, MissingExtra
+from costmw.errors import MissingExtra
+from costmw.listening import BACKLOG, is_loopback, listen, run_until_told, shown
 from costmw.proxy.app import ProxyApp
 from costmw.proxy.headers import LARGEST_HEAD
 from costmw.proxy.protocol import ProxyProtocol
@@ -33,8 +32,6 @@ SHUTDOWN_SECONDS = 30
 SWITCH_SECONDS = 0.0005
 """That a thread of the server's process runs while another one waits."""
 
-_BACKLOG = 2048
-
 
 def server_of(app: ProxyApp, protocol: type[ProxyProtocol] = ProxyProtocol) -> uvicorn.Server:
     """A server for the proxy, which adds nothing to its answers."""
@@ -52,7 +49,7 @@ def server_of(app: ProxyApp, protocol: type[ProxyProtocol] = ProxyProtocol) -> u
             h11_max_incomplete_event_size=LARGEST_HEAD,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
         )
     )
 
@@ -74,13 +71,9 @@ def run_proxy(
     allow_many_files()
     server = server_of(app)
     _say_where(listener, config)
-    # uvicorn raises the signal again once it has stopped: that is no failure.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        run_until_told(lambda: server.run(sockets=[listener]))
     finally:
-        signal.signal(signal.SIGTERM, before)
         meter.close()
 
 
@@ -95,42 +88,8 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        ConfigError: when the address cannot be had.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise ConfigError(f"host {host!r} cannot be listened on: {error.strerror}") from None
-    # asyncio turns Nagle's delay off only for sockets that name their protocol.
-    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"port {port} on {host} cannot be had: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
-
-
 def _say_where(listener: socket.socket, config: ProxyConfig) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    host, address = listener.getsockname()[0], shown(listener)
     say = sys.stderr.write
     if not is_loopback(host) and not config.tokens:
         pays = sorted(name for name, upstream in config.upstreams.items() if upstream.key)
@@ -139,6 +98,6 @@ def _say_where(listener: socket.socket, config: ProxyConfig) -> None:
             f"WARNING: listening on {host} without tokens: whoever reaches this address can "
             f"use the proxy{what}. Set [[tokens]] in the configuration, or --token-env.\n"
         )
-    say(f"costmw proxy at http://{shown}:{port}, base URLs such as ")
-    say(f"http://{shown}:{port}/{'openai/v1' if 'openai' in config.upstreams else '...'}\n")
+    say(f"costmw proxy at {address}, base URLs such as ")
+    say(f"{address}/{'openai/v1' if 'openai' in config.upstreams else '...'}\n")
     sys.stderr.flush()

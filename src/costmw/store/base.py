@@ -31,6 +31,24 @@ TagScope = Mapping[str, str]
 """Tags that a reader is confined to: every answer counts only rows that have them all."""
 
 
+Operator = Literal["is", "not", "contains", "set", "unset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What calls must have, beside tags of a fixed value.
+
+    `key` is a name of `DIMENSIONS` or `tag:<key>`. `op` says which calls pass: "is": it is
+    one of `values`; "not": it is none of them, or the call has no such key; "contains": any
+    of `values` is a part of it, where A-Z are like a-z, and no other letters alike; "set",
+    "unset": the call has one, or has none, and `values` is empty.
+    """
+
+    key: str
+    op: Operator
+    values: tuple[str, ...] = ()
+
+
 def erased_name() -> str:
     """What stands in the place of a tag's value that is erased: its calls stay apart."""
     return f"(erased {secrets.token_hex(4)})"
@@ -44,6 +62,7 @@ class Query:
     spans of time to group by, ascending, the first at `start`; empty for no grouping by
     time. `group_by` holds names from `DIMENSIONS` or `tag:<key>`. `scope` and `where`
     are tags that rows must have; `scope` comes from who asks, `where` from what is asked.
+    All of `filters` must hold besides.
     """
 
     start: datetime
@@ -52,6 +71,7 @@ class Query:
     buckets: tuple[datetime, ...] = ()
     scope: TagScope = field(default_factory=dict)
     where: TagScope = field(default_factory=dict)
+    filters: tuple[Filter, ...] = ()
 
 
 @dataclass(slots=True)
@@ -134,12 +154,27 @@ class FoundDurations:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeCount:
-    """How often something that bills nothing happened."""
+    """How often something that bills nothing happened; `position` is that of the bucket."""
 
     kind: str
     provider: str | None
     model: str | None
     count: int
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedAmendment:
+    """What one amendment made of an event; money in pico-USD, None where it is unknown.
+
+    `status` is the new one, None when it stayed.
+    """
+
+    at: datetime
+    reason: str
+    status: str | None
+    cost_before_pico_usd: int | None
+    cost_after_pico_usd: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,26 +202,39 @@ class Snapshot(Protocol):
         A question without groups or buckets has one answer, under `()`.
 
         Raises:
-            ConfigError: when there is no such dimension.
+            ConfigError: when there is no such dimension, or a filter cannot be.
         """
 
     def durations(self, query: Query) -> FoundDurations:
         """How long the calls of each group took; groups without any are left out.
 
         Raises:
-            ConfigError: when there is no such dimension.
+            ConfigError: when there is no such dimension, or a filter cannot be.
         """
 
     def events(
-        self, *, scope: TagScope, limit: int, before: int | None = None
+        self,
+        *,
+        scope: TagScope,
+        limit: int,
+        before: int | None = None,
+        start: datetime | None = None,
+        stop: datetime | None = None,
+        filters: Sequence[Filter] = (),
     ) -> Sequence[tuple[int, UsageEvent]]:
-        """The newest events first, amendments applied, each with its position.
+        """The newest calls first, by when they began, amendments applied, each with its position.
 
-        `before` is the position to go on from.
+        `before` is the position to go on from. `start` is inclusive, `stop` exclusive.
+
+        Raises:
+            ConfigError: when a filter cannot be.
         """
 
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         """One event, amendments applied; None when there is none in this scope."""
+
+    def amendments(self, event_id: UUID, *, scope: TagScope) -> Sequence[AppliedAmendment]:
+        """What amended an event, oldest first; none when there is none in this scope."""
 
     def events_between(
         self,
@@ -218,12 +266,37 @@ class Snapshot(Protocol):
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of tags that rows have, sorted."""
 
+    def value_count(self, key: str) -> int:
+        """How many values `tag:<key>`, `api_key_id` or `kind` has had in the whole ledger."""
+
+    def values(
+        self, key: str, *, scope: TagScope, contains: str = "", limit: int = 50
+    ) -> Sequence[str]:
+        """The values of a dimension or of `tag:<key>` that there are in this scope, sorted.
+
+        `contains` is a part that they must have, where A-Z are like a-z.
+
+        Raises:
+            ConfigError: when there is no such dimension.
+        """
+
     def outcomes(
-        self, start: datetime, stop: datetime, *, scope: TagScope
+        self,
+        start: datetime,
+        stop: datetime,
+        *,
+        scope: TagScope,
+        buckets: Sequence[datetime] = (),
+        filters: Sequence[Filter] = (),
     ) -> Sequence[OutcomeCount]:
         """What happened from the hour of `start` to `stop` that bills nothing.
 
-        Counters keep route and tenant only: a scope by other tags sees none.
+        Each is told for every bucket apart; an hour is in the one that it begins in.
+        Counters keep provider, model, route and tenant only: a scope by other tags sees
+        none, and so does a filter.
+
+        Raises:
+            ConfigError: when a filter cannot be.
         """
 
     def position(self) -> int:

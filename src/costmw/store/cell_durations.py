@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmw.store.base import DurationCounts, Group, Query
-from costmw.store.cell_select import pair_of, select_cells, with_missing
+from costmw.store.cell_select import Joined, pair_of, select_cells, with_missing
 from costmw.store.rollup_plan import Plan
 from costmw.store.rollups import BINS
 from costmw.store.row_select import Ask
@@ -19,18 +19,20 @@ def rolled_up_durations(
     if not plan.buckets:
         return {}
     return with_missing(
-        query, plan, DurationCounts, lambda names: _histograms(sql(), ask, query, plan, names)
+        query, plan, DurationCounts, lambda *asked: _histograms(sql(), ask, query, plan, *asked)
     )
 
 
 def _histograms(
-    sql: Sql, ask: Ask, query: Query, plan: Plan, names: Sequence[str]
+    sql: Sql, ask: Ask, query: Query, plan: Plan, names: Sequence[str], joined: Joined
 ) -> dict[Group, DurationCounts]:
-    def cells(facets: Sequence[str]) -> str:
+    def of(facets: Sequence[str]) -> str:
         _, facet = pair_of(sql, facets)
-        return f"rollup_histograms r ON r.bucket = b.bucket AND r.facet_id = {facet}"
+        return f"r.bucket = b.bucket AND r.facet_id = {facet}"
 
-    keys = select_cells(sql, query, plan, names, "sum(r.count)", cells, by=("r.bin",))
+    keys = select_cells(
+        sql, query, plan, names, joined, "sum(r.count)", "rollup_histograms", of, by=("r.bin",)
+    )
     groups: dict[Group, DurationCounts] = {}
     for row in ask(*sql.statement()):
         position, count = int(row[keys]), int(row[keys + 1])

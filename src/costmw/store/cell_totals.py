@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from costmw.store.base import Group, Query, Totals
-from costmw.store.cell_select import pair_of, select_cells, with_missing
+from costmw.store.cell_select import Joined, pair_of, select_cells, with_missing
 from costmw.store.rollup_plan import Plan
 from costmw.store.row_select import Ask
 from costmw.store.sql import MILLION, Sql
@@ -18,20 +18,20 @@ def rolled_up(sql: type[Sql], ask: Ask, query: Query, plan: Plan) -> dict[Group,
     """Sums by group, of the hours and days that the rollups have."""
     if not plan.buckets:
         return {}
-    return with_missing(query, plan, Totals, lambda names: _sums(sql(), ask, query, plan, names))
+    return with_missing(query, plan, Totals, lambda *asked: _sums(sql(), ask, query, plan, *asked))
 
 
 def _sums(
-    sql: Sql, ask: Ask, query: Query, plan: Plan, names: Sequence[str]
+    sql: Sql, ask: Ask, query: Query, plan: Plan, names: Sequence[str], joined: Joined
 ) -> dict[Group, Totals]:
-    def cells(facets: Sequence[str]) -> str:
+    def of(facets: Sequence[str]) -> str:
         low, high = pair_of(sql, facets)
         return (
-            "rollups r ON r.every = b.every AND r.bucket = b.bucket "
+            "r.every = b.every AND r.bucket = b.bucket "
             f"AND r.facet_id = {low} AND r.other_facet_id = {high}"
         )
 
-    keys = select_cells(sql, query, plan, names, _sums_of(sql), cells)
+    keys = select_cells(sql, query, plan, names, joined, _sums_of(sql), "rollups", of)
     groups: dict[Group, Totals] = {}
     for row in ask(*sql.statement()):
         if row[keys] is not None:  # a sum over nothing

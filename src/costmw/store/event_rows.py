@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from costmw.events import Price, Usage, UsageEvent
+from costmw.store.base import AppliedAmendment
 
 EVENT_COLUMNS = """
     e.seq, e.id, e.created_at, e.request_id, e.first_in_request, k.operation, k.api, k.provider,
@@ -96,3 +97,22 @@ def event_of(
         price_context=json.loads(row["price_context"] or "{}"),
         amendments=len(changes),
     )
+
+
+def applied(
+    rows: Iterable[Sequence[Any]], moment_of: Callable[[Any], datetime]
+) -> Iterator[AppliedAmendment]:
+    """What each amendment of one event made of its cost; oldest first.
+
+    A row has when, reason, status, change of whether there is no cost, change of the cost,
+    and the event's own cost.
+    """
+    cost, unpriced = 0, 0
+    before: int | None = None
+    for n, (at, reason, status, more_unpriced, more, own) in enumerate(rows):
+        if n == 0:
+            cost, unpriced, before = own or 0, int(own is None), own
+        cost, unpriced = cost + more, unpriced + more_unpriced
+        after = None if unpriced > 0 else cost
+        yield AppliedAmendment(moment_of(at), reason, status, before, after)
+        before = after

@@ -21,7 +21,17 @@ from costmw.caps.book import LimitUse
 from costmw.caps.rules import Rule, Rules
 from costmw.context import tag_value
 from costmw.events import Amendment, Record, Release, Renewal, Reservation, UsageEvent
-from costmw.store.base import Found, FoundDurations, OutcomeCount, Query, Snapshot, Store, TagScope
+from costmw.store.base import (
+    AppliedAmendment,
+    Filter,
+    Found,
+    FoundDurations,
+    OutcomeCount,
+    Query,
+    Snapshot,
+    Store,
+    TagScope,
+)
 
 if TYPE_CHECKING:
     from costmw.store.caps import Answers
@@ -87,7 +97,17 @@ class TagHasher:
     def hashed_for(self, query: Query) -> Query:
         """The same question, about hashes."""
         scope, where = self.hashed(query.scope), self.hashed(query.where)
-        return replace(query, scope=scope, where=where)
+        return replace(query, scope=scope, where=where, filters=self.hashed_filters(query.filters))
+
+    def hashed_filters(self, filters: Sequence[Filter]) -> tuple[Filter, ...]:
+        """The same filters, about hashes; a part of a value is looked for in the hash."""
+        return tuple(self._hashed_filter(wanted) for wanted in filters)
+
+    def _hashed_filter(self, wanted: Filter) -> Filter:
+        kind, _, key = wanted.key.partition(":")
+        if kind != "tag" or key not in self._keys or wanted.op not in ("is", "not"):
+            return wanted
+        return replace(wanted, values=tuple(self._hash(key, value) for value in wanted.values))
 
     def _hash(self, key: str, value: str) -> str:
         if (key, value) not in self._known:
@@ -194,10 +214,35 @@ class _HashedSnapshot:
         return self._snapshot.durations(self._hasher.hashed_for(query))
 
     def events(
-        self, *, scope: TagScope, limit: int, before: int | None = None
+        self,
+        *,
+        scope: TagScope,
+        limit: int,
+        before: int | None = None,
+        start: datetime | None = None,
+        stop: datetime | None = None,
+        filters: Sequence[Filter] = (),
     ) -> Sequence[tuple[int, UsageEvent]]:
+        return self._snapshot.events(
+            scope=self._hasher.hashed(scope),
+            limit=limit,
+            before=before,
+            start=start,
+            stop=stop,
+            filters=self._hasher.hashed_filters(filters),
+        )
+
+    def amendments(self, event_id: UUID, *, scope: TagScope) -> Sequence[AppliedAmendment]:
+        return self._snapshot.amendments(event_id, scope=self._hasher.hashed(scope))
+
+    def value_count(self, key: str) -> int:
+        return self._snapshot.value_count(key)
+
+    def values(
+        self, key: str, *, scope: TagScope, contains: str = "", limit: int = 50
+    ) -> Sequence[str]:
         scope = self._hasher.hashed(scope)
-        return self._snapshot.events(scope=scope, limit=limit, before=before)
+        return self._snapshot.values(key, scope=scope, contains=contains, limit=limit)
 
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
         return self._snapshot.event(event_id, scope=self._hasher.hashed(scope))
@@ -230,9 +275,21 @@ class _HashedSnapshot:
         return self._snapshot.tag_keys(scope=self._hasher.hashed(scope))
 
     def outcomes(
-        self, start: datetime, stop: datetime, *, scope: TagScope
+        self,
+        start: datetime,
+        stop: datetime,
+        *,
+        scope: TagScope,
+        buckets: Sequence[datetime] = (),
+        filters: Sequence[Filter] = (),
     ) -> Sequence[OutcomeCount]:
-        return self._snapshot.outcomes(start, stop, scope=self._hasher.hashed(scope))
+        return self._snapshot.outcomes(
+            start,
+            stop,
+            scope=self._hasher.hashed(scope),
+            buckets=buckets,
+            filters=self._hasher.hashed_filters(filters),
+        )
 
     def position(self) -> int:
         return self._snapshot.position()

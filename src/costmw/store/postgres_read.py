@@ -12,12 +12,14 @@ from psycopg import Connection, RawServerCursor
 from psycopg.rows import dict_row, tuple_row
 
 from costmw.events import UsageEvent
-from costmw.store.base import TagScope
+from costmw.store.base import Filter, Query, TagScope
 from costmw.store.event_rows import AMENDMENT_COLUMNS, event_of
+from costmw.store.filters import filters_of
 from costmw.store.fork_gate import ForkGate
 from costmw.store.postgres_errors import translated
 from costmw.store.postgres_replay import Replay
 from costmw.store.postgres_sql import PostgresSql, uuids
+from costmw.store.row_select import having
 from costmw.store.snapshots import SELECT_EVENTS, LedgerSnapshot
 
 PRUNED = "pruned_until"
@@ -31,15 +33,6 @@ SELECT {AMENDMENT_COLUMNS}
 FROM amendments a LEFT JOIN prices p ON p.id = a.price_id
 WHERE a.event_id = ANY($1::uuid[]) ORDER BY a.seq
 """  # noqa: S608 - our own names
-
-_AS_WRITTEN = (
-    "SELECT set_config('join_collapse_limit', '1', true), "
-    "set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
-)
-_AS_PLANNED = (
-    "SELECT set_config('join_collapse_limit', '8', true), "
-    "set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)"
-)
 
 
 class PostgresSnapshot(LedgerSnapshot):
@@ -64,17 +57,6 @@ class PostgresSnapshot(LedgerSnapshot):
             cursor = self._connection.cursor(row_factory=tuple_row)
             return cursor.execute(sql, values).fetchall()
 
-    def _cells(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Rows of the rollups, each looked up by its key in the order that is written.
-
-        The planner takes few cells for many, and reads all of a day instead.
-        """
-        with translated(self._shown), self._gate.inside(), self._connection.pipeline():
-            self._connection.execute(_AS_WRITTEN)
-            cursor = self._connection.cursor(row_factory=tuple_row).execute(sql, values)
-            self._connection.execute(_AS_PLANNED)
-        return cursor.fetchall()
-
     def _named(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         with translated(self._shown), self._gate.inside():
             cursor = self._connection.cursor(row_factory=dict_row)
@@ -98,15 +80,29 @@ class PostgresSnapshot(LedgerSnapshot):
             self._connection.execute("SET LOCAL statement_timeout = 0")
         return Replay(self._rows, self._slices, self._zone)
 
-    def events(
-        self, *, scope: TagScope, limit: int, before: int | None = None
-    ) -> Sequence[tuple[int, UsageEvent]]:
-        """The newest events, newest first."""
+    def _ends_of_rows(self) -> list[datetime]:
+        ((last,),) = self._rows("SELECT max(created_at) FROM usage_events")
+        return [] if last is None else [last]
+
+    def _place_of(self, position: int) -> tuple[datetime, int] | None:
+        found = self._rows("SELECT created_at FROM usage_events WHERE seq = $1", (position,))
+        return (found[0][0].astimezone(UTC), position) if found else None
+
+    def _newest(
+        self,
+        query: Query,
+        before: tuple[datetime, int] | None,
+        limit: int,
+        found_by: Filter | None,
+    ) -> list[tuple[int, UsageEvent]]:
         sql = PostgresSql()
         sql.add(SELECT_EVENTS)
-        sql.add("WHERE e.seq < ?", 2**62 if before is None else before)
-        sql.having_tags(scope)
-        sql.add("ORDER BY e.seq DESC LIMIT ?", limit)
+        sql.add("WHERE e.created_at >= ? AND e.created_at < ?", query.start, query.stop)
+        if before is not None:
+            sql.add("AND (e.created_at, e.seq) < (?, ?)", *before)
+        for wanted in filters_of(query):
+            having(sql, wanted, by_tag_sets=wanted == found_by)
+        sql.add("ORDER BY e.created_at DESC, e.seq DESC LIMIT ?", limit)
         return self._events(sql)
 
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:

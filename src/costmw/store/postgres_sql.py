@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -35,9 +35,10 @@ def clock(execute: Execute) -> float:
 class PostgresSql(Sql):
     """A statement for Postgres, with numbered placeholders."""
 
-    JOIN = "JOIN"
+    LOOK_UP = "CROSS JOIN LATERAL (SELECT * FROM {} r WHERE {} OFFSET 0) r"
     LEAST = "least"
     GREATEST = "greatest"
+    CONTAINS = 'strpos(lower({} COLLATE "C"), ?) > 0'
 
     def add(self, text: str, *values: Any) -> None:
         """Add a piece; each `?` becomes the number of its value."""
@@ -50,6 +51,16 @@ class PostgresSql(Sql):
     def moment(at: datetime) -> str:
         """A timestamp, to the microsecond."""
         return f"timestamptz '{at.isoformat()}'"
+
+    @staticmethod
+    def from_moment(value: datetime) -> datetime:
+        """The same, in UTC."""
+        return value.astimezone(UTC)
+
+    @staticmethod
+    def id_of(event_id: UUID) -> UUID:
+        """The id itself."""
+        return event_id
 
     @staticmethod
     def has_millions(name: str) -> bool:

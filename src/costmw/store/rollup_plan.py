@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from costmw.periods import day_start, hour_start, spans
-from costmw.store.base import Query
+from costmw.store.base import Filter, Query
+from costmw.store.filters import filters_of, needs_value
 from costmw.store.rollups import PAIRED_VALUES, ROLLED_VALUES, minutes
 
 HOUR = 60
@@ -29,16 +31,43 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """One key of facets that a question names, and what calls must have of it.
+
+    `name` is `tag:<key>`, `api_key_id`, or `KIND`, whose filters are of names in `OF_KIND`.
+    """
+
+    name: str
+    filters: tuple[Filter, ...]
+
+    @property
+    def is_required(self) -> bool:
+        """Whether only calls count that have a value. Every call has a kind."""
+        return self.name == KIND or any(map(needs_value, self.filters))
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether only calls count that have no value."""
+        return self.name != KIND and any(wanted.op == "unset" for wanted in self.filters)
+
+    @property
+    def left_out(self) -> tuple[Filter, ...]:
+        """What calls with a value do not count; of a key that is not required."""
+        if self.is_forbidden:
+            return ()
+        return (Filter(self.name, "is", tuple(v for f in self.filters for v in f.values)),)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a question is answered.
 
-    `filters` are values that calls must have, by key; `keys` those that they are grouped
-    by beside. `buckets` are (position, minutes an hour or day has, when it begins).
-    `rolled` are the spans that they cover, and `rows` those that only rows can tell of.
+    `keys` are those that calls are grouped or filtered by. `buckets` are (position,
+    minutes an hour or day has, when it begins). `rolled` are the spans that they cover, and
+    `rows` those that only rows can tell of.
     """
 
-    filters: Mapping[str, str]
-    keys: tuple[str, ...]
+    keys: tuple[Key, ...]
     buckets: tuple[tuple[int, int, int], ...]
     rolled: tuple[Range, ...]
     rows: tuple[Range, ...]
@@ -65,10 +94,29 @@ def plan(
         query,
         asked,
         zone,
-        lambda widths: _fits(widths, 1, ROLLED_VALUES) or _fits(widths, 2, PAIRED_VALUES),
+        _is_kept,
         hours=lambda widths: _fits(widths, 1, PAIRED_VALUES),
         width_of=width_of,
     )
+
+
+def finest(
+    query: Query, width_of: Callable[[str], int]
+) -> tuple[Query, Literal["hour", "day"] | None]:
+    """How finely the rollups say when there are calls, for a question of filters alone.
+
+    Where they do not for all filters together the question comes back with fewer, which more
+    calls pass, and for days alone; None when they say it for none.
+    """
+    wanted = filters_of(query)
+    for count in range(len(wanted), 0, -1):
+        less = replace(query, scope={}, where={}, filters=tuple(wanted[:count]))
+        widths = [width_of(key.name) for key in _keys_of(less)]
+        if count == len(wanted) and _fits(widths, 1, PAIRED_VALUES):
+            return less, "hour"
+        if _is_kept(widths):
+            return less, "day"
+    return query, None
 
 
 def plan_durations(
@@ -85,6 +133,10 @@ def plan_durations(
     )
 
 
+def _is_kept(widths: Sequence[int]) -> bool:
+    return _fits(widths, 1, ROLLED_VALUES) or _fits(widths, 2, PAIRED_VALUES)
+
+
 def _fits(widths: Sequence[int], keys: int, values: int) -> bool:
     return len(widths) <= keys and max(widths, default=0) <= values
 
@@ -97,11 +149,10 @@ def _plan(
     hours: Callable[[Sequence[int]], bool],
     width_of: Callable[[str], int],
 ) -> Plan | None:
-    filters = {f"tag:{key}": value for key, value in (*query.scope.items(), *query.where.items())}
-    if any(query.where.get(key, value) != value for key, value in query.scope.items()):
-        return Plan(filters, (), (), (), ())
-    keys = _keys_of(query, filters)
-    widths = [width_of(key) for key in (*filters, *keys)]
+    keys = _keys_of(query)
+    if any(key.is_required and key.is_forbidden for key in keys):
+        return Plan(keys, (), (), ())
+    widths = [width_of(key.name) for key in keys]
     if not is_kept(widths):
         return None
     buckets: list[tuple[int, int, int]] = []
@@ -115,12 +166,18 @@ def _plan(
             rolled.append(part)
             marks = spans(part.start, part.stop, "hour" if every == HOUR else "day", zone)
             buckets += [(part.position, every, minutes(moment)) for moment in marks]
-    return Plan(filters, keys, tuple(buckets), tuple(rolled), tuple(rows))
+    return Plan(keys, tuple(buckets), tuple(rolled), tuple(rows))
 
 
-def _keys_of(query: Query, filters: Mapping[str, str]) -> tuple[str, ...]:
-    keys = (KIND if name in OF_KIND else name for name in query.group_by)
-    return tuple(dict.fromkeys(key for key in keys if key not in filters))
+def _keys_of(query: Query) -> tuple[Key, ...]:
+    filters: dict[str, list[Filter]] = {_key_of(name): [] for name in query.group_by}
+    for wanted in filters_of(query):
+        filters.setdefault(_key_of(wanted.key), []).append(wanted)
+    return tuple(Key(name, tuple(wanted)) for name, wanted in filters.items())
+
+
+def _key_of(name: str) -> str:
+    return KIND if name in OF_KIND else name
 
 
 def _parts(asked: Range, zone: ZoneInfo, *, hours: bool) -> Iterator[tuple[int | None, Range]]:

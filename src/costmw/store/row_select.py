@@ -7,15 +7,19 @@ the same for every database.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from costmw.errors import ConfigError
-from costmw.store.base import DIMENSIONS, Query
+from costmw.store.base import DIMENSIONS, Filter, Query
+from costmw.store.filters import NAMES, filters_of, needs_tag
 from costmw.store.rollup_plan import Range
 from costmw.store.sql import Sql
 
 Ask = Callable[[str, Sequence[Any]], Sequence[Sequence[Any]]]
 """Runs a statement and gives its rows."""
+
+_SHORT = timedelta(hours=1)  # what is left of cells by the hour: few rows
 
 # What the last amendment that says anything of it makes of a column.
 _LAST = (
@@ -89,17 +93,30 @@ def select_rows(
         )
     sql.add(f"WHERE e.created_at >= b.start AND e.created_at < b.stop AND {condition}")
     sql.within(ranges)
-    sql.having_tags(query.scope)
-    sql.having_tags(query.where)
+    few = all(span.stop - span.start <= _SHORT for span in ranges)
+    for wanted in filters_of(query):
+        having(sql, wanted, by_tag_sets=not few)
     if keys or by:
         sql.add(f"GROUP BY {', '.join(str(n + 1) for n in range(len(keys) + len(by)))}")
     return len(keys)
+
+
+def having(sql: Sql, wanted: Filter, *, by_tag_sets: bool) -> None:
+    """Keep rows of `e`, whose kind is `k`, that pass a filter.
+
+    `by_tag_sets` finds rows by a list of all tag sets that do, where it can be; otherwise
+    each row is asked.
+    """
+    if by_tag_sets and needs_tag(wanted):
+        sql.by_tag_sets(wanted)
+    elif wanted.key.startswith("tag:"):
+        sql.having_tag(wanted)
+    else:
+        sql.having(_COLUMNS[wanted.key], wanted)
 
 
 def check_dimensions(group_by: Sequence[str]) -> None:
     """Raise a `ConfigError` when there is no such dimension."""
     for name in group_by:
         if not name.startswith("tag:") and name not in DIMENSIONS:
-            raise ConfigError(
-                f"cannot group by {name!r}; use one of {', '.join(DIMENSIONS)} or 'tag:<key>'"
-            )
+            raise ConfigError(f"cannot group by {name!r}; use one of {NAMES}")

@@ -10,10 +10,12 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from costmw.events import UsageEvent
-from costmw.store.base import TagScope
+from costmw.store.base import Filter, Query, TagScope
 from costmw.store.event_rows import AMENDMENT_COLUMNS, event_of
+from costmw.store.filters import filters_of
 from costmw.store.fork_gate import ForkGate
 from costmw.store.micros import from_micros, micros
+from costmw.store.row_select import having
 from costmw.store.snapshots import SELECT_EVENTS, LedgerSnapshot
 from costmw.store.sqlite_care import pruned_until
 from costmw.store.sqlite_rollups import watermarks
@@ -21,6 +23,11 @@ from costmw.store.sqlite_sql import SqliteSql
 from costmw.store.sqlite_write import OUTCOMES_COUNTED
 
 _BOUND_AT_ONCE = 500
+
+_BY_TIME = SELECT_EVENTS.replace("_events e", "_events e INDEXED BY usage_events_by_time")
+"""By their tags it would find, and sort, all that is left for every page."""
+
+_BY_TAGS = SELECT_EVENTS.replace("_events e", "_events e INDEXED BY usage_events_by_tags")
 
 
 class SqliteSnapshot(LedgerSnapshot):
@@ -43,26 +50,43 @@ class SqliteSnapshot(LedgerSnapshot):
         with self._gate.inside():
             return self._connection.execute(sql, values).fetchall()
 
-    def _watermarks(self) -> tuple[int, int]:
+    def _read_watermarks(self) -> tuple[int, int] | None:
         with self._gate.inside():
-            return watermarks(self._connection)
+            done = watermarks(self._connection)
+        ((events, amendments),) = self._rows(
+            "SELECT coalesce((SELECT max(seq) FROM usage_events), 0), "
+            "coalesce((SELECT max(seq) FROM amendments), 0)"
+        )
+        return None if events <= done[0] and amendments <= done[1] else done
 
-    def _newest_rows(self) -> list[datetime]:
+    def _ends_of_rows(self) -> list[datetime]:
         (found,) = self._rows(
             "SELECT (SELECT min(created_at) FROM usage_events), "
             "(SELECT max(created_at) FROM usage_events)"
         )
         return [from_micros(moment) for moment in found if moment is not None]
 
-    def events(
-        self, *, scope: TagScope, limit: int, before: int | None = None
-    ) -> Sequence[tuple[int, UsageEvent]]:
-        """The newest events, newest first."""
+    def _place_of(self, position: int) -> tuple[datetime, int] | None:
+        found = self._rows("SELECT created_at FROM usage_events WHERE seq = ?", (position,))
+        return (from_micros(found[0][0]), position) if found else None
+
+    def _newest(
+        self,
+        query: Query,
+        before: tuple[datetime, int] | None,
+        limit: int,
+        found_by: Filter | None,
+    ) -> list[tuple[int, UsageEvent]]:
         sql = SqliteSql()
-        sql.add(SELECT_EVENTS)
-        sql.add("WHERE e.seq < ?", 2**62 if before is None else before)
-        sql.having_tags(scope)
-        sql.add("ORDER BY e.seq DESC LIMIT ?", limit)
+        sql.add(_BY_TIME if found_by is None else _BY_TAGS)
+        sql.add(
+            "WHERE e.created_at >= ? AND e.created_at < ?", *map(micros, (query.start, query.stop))
+        )
+        if before is not None:
+            sql.add("AND (e.created_at, e.seq) < (?, ?)", micros(before[0]), before[1])
+        for wanted in filters_of(query):
+            having(sql, wanted, by_tag_sets=wanted == found_by)
+        sql.add("ORDER BY e.created_at DESC, e.seq DESC LIMIT ?", limit)
         return [(row["seq"], self._event(row)) for row in self._rows(*sql.statement())]
 
     def event(self, event_id: UUID, *, scope: TagScope) -> UsageEvent | None:
@@ -97,8 +121,7 @@ class SqliteSnapshot(LedgerSnapshot):
         self, beginning: str, values: Sequence[int], stop: datetime, scope: TagScope, limit: int
     ) -> list[tuple[int, UsageEvent]]:
         sql = SqliteSql()
-        # By the tags it would find, and sort, all that is left for every page.
-        sql.add(SELECT_EVENTS.replace("_events e", "_events e INDEXED BY usage_events_by_time"))
+        sql.add(_BY_TIME)
         sql.add(f"WHERE {beginning}", *values)
         sql.add("AND e.created_at < ?", micros(stop))
         sql.having_tags(scope)

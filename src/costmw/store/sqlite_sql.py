@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from costmw.store.claims import Execute
-from costmw.store.micros import micros
+from costmw.store.micros import from_micros, micros
 from costmw.store.rollup_plan import Range
 from costmw.store.sql import COUNTS, Sql
 
@@ -20,14 +22,25 @@ def executing(connection: sqlite3.Connection) -> Execute:
 class SqliteSql(Sql):
     """A statement for SQLite."""
 
-    JOIN = "CROSS JOIN"
+    LOOK_UP = "CROSS JOIN {} r ON {}"
     LEAST = "min"
     GREATEST = "max"
+    CONTAINS = "instr(lower({}), ?) > 0"
 
     @staticmethod
     def moment(at: datetime) -> str:
         """Microseconds since 1970."""
         return str(micros(at))
+
+    @staticmethod
+    def from_moment(value: Any) -> datetime:
+        """From microseconds since 1970."""
+        return from_micros(value)
+
+    @staticmethod
+    def id_of(event_id: UUID) -> bytes:
+        """Its 16 bytes."""
+        return event_id.bytes
 
     def within(self, ranges: Sequence[Range]) -> None:
         """The join is enough."""

@@ -1,4 +1,4 @@
-/** Numbers, times and names as text. Days are those of the store's time zone. */
+/** Numbers, times and names as text. Days are those of the time zone that is looked at. */
 
 const WHOLE = new Intl.NumberFormat("en");
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
@@ -57,12 +57,38 @@ export function ago(milliseconds) {
   return `${Math.floor(seconds / 3600)} h ago`;
 }
 
+/** "in 3 days", "in 5 h": how far ahead a moment is. */
+export function ahead(iso, now = Date.now()) {
+  const hours = Math.max(0, (Date.parse(iso) - now) / 3_600_000);
+  return hours < 48 ? `in ${Math.ceil(hours)} h` : `in ${Math.round(hours / 24)} days`;
+}
+
+/** "gen_ai.request" and "cache_read_tokens" with spaces, for reading. */
+export const words = (name) => name.replaceAll("_", " ");
+
 /** "14 Nov" */
 export const day = (iso) => dated("day", { day: "numeric", month: "short" }, iso);
 
 /** "Sat 14 Nov" */
 export const longDay = (iso) =>
   dated("long", { weekday: "short", day: "numeric", month: "short" }, iso).replace(",", "");
+
+/** "November 2026" */
+export const month = (iso) => dated("month", { month: "long", year: "numeric" }, iso);
+
+/** "14 Nov 2026" */
+export const date = (iso) =>
+  dated("date", { day: "numeric", month: "short", year: "numeric" }, iso);
+
+/** "2026-11-14", as addresses have it. */
+export function isoDay(moment) {
+  const named = { year: "numeric", month: "2-digit", day: "2-digit" };
+  return dated("iso", named, moment).split("/").reverse().join("-");
+}
+
+/** "09:05" */
+export const hour = (iso) =>
+  dated("hour", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }, iso);
 
 /** "14 Nov, 09:05:11" */
 export const time = (iso) =>

@@ -9,7 +9,7 @@ const DOLLAR = 10n ** BigInt(PLACES);
  * "0.0125" -> 12500000000n
  * @param {string} text
  */
-export function pico(text) {
+function pico(text) {
   const [, sign, whole, fraction = ""] = /^(-?)(\d+)(?:\.(\d+))?$/.exec(text);
   const amount = BigInt(whole + fraction.padEnd(PLACES, "0").slice(0, PLACES));
   return sign ? -amount : amount;
@@ -22,7 +22,7 @@ export function pico(text) {
 export function usd(text) {
   if (text === null) return "—";
   const amount = pico(text);
-  const size = amount < 0n ? -amount : amount;
+  const size = magnitude(amount);
   const zeros = size === 0n || size >= DOLLAR ? -1 : PLACES - String(size).length;
   const places = Math.min(zeros + 3, PLACES);
   const hasCents = size % (DOLLAR / 100n) === 0n;
@@ -33,7 +33,33 @@ export function usd(text) {
 export function exactUsd(text) {
   if (text === null) return "unknown";
   const amount = pico(text);
-  return written(amount < 0n, amount < 0n ? -amount : amount);
+  return written(amount < 0n, magnitude(amount));
+}
+
+/** A difference, with its sign. */
+export function signedUsd(text) {
+  return pico(text) > 0n ? `+${usd(text)}` : usd(text);
+}
+
+/** The sum of amounts, as a decimal string; null ones are left out. */
+export function sum(...texts) {
+  return decimal(texts.reduce((total, text) => (text === null ? total : total + pico(text)), 0n));
+}
+
+/** What one of `count` has on average, as a decimal string. */
+export const divided = (text, count) => decimal(pico(text) / BigInt(count));
+
+/** For sorting: null comes last. */
+export function compareUsd(a, b) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  const [x, y] = [pico(a), pico(b)];
+  return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/** The share of a whole, 0 to 1, for bars and percentages. */
+export function shareOf(part, whole) {
+  const all = pico(whole);
+  return all === 0n ? 0 : Number((pico(part) * 1_000_000n) / all) / 1_000_000;
 }
 
 /** For the length of bars and nothing else. */
@@ -45,7 +71,7 @@ export function pixels(text) {
 export function change(now, before) {
   if (now === null || before === null || pico(before) === 0n) return null;
   const tenths = ((pico(now) - pico(before)) * 1000n) / pico(before);
-  const size = tenths < 0n ? -tenths : tenths;
+  const size = magnitude(tenths);
   return {
     direction: Math.sign(Number(tenths)),
     text: size >= 10000n ? `${size / 1000n + 1n}×` : `${size / 10n}.${size % 10n}%`,
@@ -64,6 +90,17 @@ function rounded(size, places) {
 
 function written(isNegative, size, places = 2) {
   const whole = String(size / DOLLAR).replace(/\B(?=(\d{3})+$)/g, ",");
-  const fraction = String(size % DOLLAR).padStart(PLACES, "0").replace(/0+$/, "");
-  return `${isNegative ? "−" : ""}$${whole}.${fraction.padEnd(places, "0")}`;
+  return `${isNegative ? "−" : ""}$${whole}.${fraction(size).padEnd(places, "0")}`;
 }
+
+function decimal(amount) {
+  const size = magnitude(amount);
+  return `${amount < 0n ? "-" : ""}${size / DOLLAR}.${fraction(size) || "0"}`;
+}
+
+const fraction = (size) =>
+  String(size % DOLLAR)
+    .padStart(PLACES, "0")
+    .replace(/0+$/, "");
+
+const magnitude = (amount) => (amount < 0n ? -amount : amount);

@@ -1,8 +1,8 @@
 /** Cells and rows that several views share. */
 
-import { el, replace, value } from "./dom.js";
-import { exactUsd, isSome, usd } from "./money.js";
-import { whole } from "./format.js";
+import { el, hidden, replace, value } from "./dom.js";
+import { percent, whole } from "./format.js";
+import { change, exactUsd, isSome, usd } from "./money.js";
 
 /** Fill the body of a table; without rows it says `nothing`. */
 export function fill(table, rows, nothing) {
@@ -56,6 +56,23 @@ export function cost(sums) {
   );
 }
 
+/** How much more or less money than before; nothing when that cannot be said. */
+export function delta(now, before) {
+  const changed = change(now, before);
+  if (!changed) return null;
+  return arrow(changed.direction, changed.text, "spend");
+}
+
+/** The same for counts and shares. */
+export function numberDelta(now, before) {
+  if (now === null || before === null || !before) return null;
+  const ratio = now / before - 1;
+  return arrow(
+    Math.sign(ratio),
+    ratio >= 10 ? `${whole(Math.round(ratio + 1))}×` : percent(Math.abs(ratio)),
+  );
+}
+
 /** What a call cost, marked when it is estimated. */
 export function amount({ cost_usd: cost, status }) {
   if (cost === null) return el("span", { class: "absent" }, "no price");
@@ -70,6 +87,17 @@ export function status(call) {
 /** Whether there are calls and the cost of none of them is known. */
 export function isUnknown(sums) {
   return sums.calls > 0 && sums.unpriced_calls === sums.calls;
+}
+
+function arrow(direction, text, className = "") {
+  const [sign, word] = { 1: ["▲", "more"], 0: ["", "no change"], [-1]: ["▼", "less"] }[direction];
+  return el(
+    "span",
+    { class: `delta ${className} ${{ 1: "up", 0: "same", [-1]: "down" }[direction]}` },
+    el("span", { class: "arrow", "aria-hidden": "true" }, sign),
+    text,
+    hidden(` ${word}`),
+  );
 }
 
 /** A sign that the foot of the page explains. */

@@ -25,7 +25,7 @@ export function keepFresh(lastSuccess) {
   return show;
 }
 
-/** Let the reader choose the theme, and remember it; `changed` draws the charts again. */
+/** Let the reader choose the theme, and remember it; paper is light. `changed` draws again. */
 export function chooseTheme(changed) {
   const root = document.documentElement;
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : DARK.matches);
@@ -44,5 +44,16 @@ export function chooseTheme(changed) {
     show();
   });
   DARK.addEventListener("change", show);
+  let chosen;
+  addEventListener("beforeprint", () => {
+    chosen = root.dataset.theme;
+    root.dataset.theme = "light";
+    changed();
+  });
+  addEventListener("afterprint", () => {
+    if (chosen) root.dataset.theme = chosen;
+    else delete root.dataset.theme;
+    changed();
+  });
   show();
 }

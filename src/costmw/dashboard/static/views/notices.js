@@ -1,7 +1,7 @@
 /** What the numbers leave out, and whether recording goes well. */
 
 import { byId, el, replace, value } from "../dom.js";
-import { counted, whole } from "../format.js";
+import { counted, percent, whole } from "../format.js";
 
 /** Show the badge when there is something to say, and what that is when it is opened. */
 export function showNotices(overview, status) {
@@ -15,40 +15,41 @@ function inShort([first, ...others]) {
   return others.length ? `${first.short} and ${others.length} more` : first.short;
 }
 
-function coverage({ by_model: models }) {
-  const { unpriced_calls, incomplete_calls, flagged_calls } = models.total;
+function coverage({ summary: { sums, coverage: known } }) {
+  const { unpriced_calls: unpriced, models, priced_share: priced } = known;
   const notices = [];
-  if (unpriced_calls) {
-    const rows = models.rows.filter((row) => row.sums.unpriced_calls);
-    const names = rows.slice(0, 5).flatMap((row, n) => [
-      n ? ", " : " ",
-      row.value === null ? "unknown" : value(row.value, { class: "name" }),
-      ` (${whole(row.sums.unpriced_calls)})`,
-    ]);
+  if (unpriced) {
+    const names = models
+      .slice(0, 5)
+      .flatMap(({ model, calls }, n) => [
+        n ? ", " : " ",
+        model === null ? "unknown" : value(model, { class: "name" }),
+        ` (${whole(calls)})`,
+      ]);
     notices.push({
-      short: counted(unpriced_calls, "unpriced call"),
+      short: counted(unpriced, "unpriced call"),
       text: [
-        el("strong", {}, counted(unpriced_calls, "call")),
-        " of the last 30 days have no price, so what they cost is missing here. Models:",
+        el("strong", {}, counted(unpriced, "call")),
+        ` of this time (${percent(1 - priced)}) have no price, so what they cost is missing here. Models:`,
         ...names,
         ". Each call says why. A price of your own counts from then on.",
       ],
     });
   }
-  if (incomplete_calls) {
+  if (sums.incomplete_calls) {
     notices.push({
-      short: counted(incomplete_calls, "incomplete call"),
+      short: counted(sums.incomplete_calls, "incomplete call"),
       text: [
-        el("strong", {}, counted(incomplete_calls, "call")),
+        el("strong", {}, counted(sums.incomplete_calls, "call")),
         " did not reach an end with known usage. What they cost is estimated, or unknown.",
       ],
     });
   }
-  if (flagged_calls) {
+  if (sums.flagged_calls) {
     notices.push({
-      short: `${counted(flagged_calls, "call")} in part`,
+      short: `${counted(sums.flagged_calls, "call")} in part`,
       text: [
-        el("strong", {}, counted(flagged_calls, "call")),
+        el("strong", {}, counted(sums.flagged_calls, "call")),
         " have a cost that leaves something out; each says what.",
       ],
     });

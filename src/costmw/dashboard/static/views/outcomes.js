@@ -1,8 +1,8 @@
-/** What happened that bills nothing: errors, retries, refusals. */
+/** What happened that bills nothing: errors, retries, refusals, and their share of all attempts. */
 
-import { byId } from "../dom.js";
-import { whole } from "../format.js";
-import { fill, head, name, number, row } from "../tables.js";
+import { byId, el, replace } from "../dom.js";
+import { percent, whole } from "../format.js";
+import { fill, head, name, number, numberDelta, row } from "../tables.js";
 
 const KINDS = {
   error: "Failed at the provider",
@@ -11,8 +11,22 @@ const KINDS = {
   capture_fault: "Not recorded, our fault",
 };
 
-/** Draw the table. */
-export function showOutcomes({ outcomes }) {
+/** Draw the shares, and the table of where. */
+export function showOutcomes({
+  outcomes,
+  summary: { sums, outcomes: counts, previous_outcomes: before },
+}) {
+  const attempts = sums.calls + (counts ? counts.error + counts.retry + counts.refused : 0);
+  replace(
+    byId("outcome-shares"),
+    ...(counts
+      ? Object.entries(KINDS).map(([kind, label]) =>
+          share(label, counts[kind], attempts, before?.[kind] ?? null),
+        )
+      : []),
+  );
+  byId("outcomes-note").hidden = counts !== null;
+  byId("outcomes-details").hidden = outcomes.length === 0;
   fill(
     byId("outcomes-table"),
     outcomes.map((outcome) =>
@@ -23,6 +37,23 @@ export function showOutcomes({ outcomes }) {
         number(whole(outcome.count)),
       ),
     ),
-    "No errors, retries or refusals in these 30 days.",
+    "No errors, retries or refusals in this time.",
+  );
+}
+
+function share(label, count, attempts, before) {
+  return el(
+    "li",
+    { class: count ? "" : "muted" },
+    label,
+    el(
+      "span",
+      { class: "figures" },
+      el("strong", {}, whole(count)),
+      " ",
+      el("span", { class: "muted" }, percent(attempts ? count / attempts : 0)),
+      " ",
+      count ? numberDelta(count, before) : null,
+    ),
   );
 }
