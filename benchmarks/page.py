@@ -1,7 +1,7 @@
 """The page over a million calls: its first load, and a hundred viewers while calls come in.
 
-Server time is of the first answer of a server that has just started, with the file's pages
-dropped from the operating system's cache, and of later ones. Drawing is measured in
+Times are of the first answer after a start, with the file's pages dropped from the operating
+system's cache, and of later ones; those of the server are seen from outside. Drawing is measured in
 Chromium from the start of the navigation to the first frame with all views and charts, over
 a network without delay, also with a processor four times slower. Viewers ask as the page does:
 every 12 seconds, with the tag of what they have.
@@ -17,19 +17,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx2
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.ledger_events import DAYS, events
 from benchmarks.measure import main
-from costmw import Config
+from benchmarks.page_server import BUDGETS
+from costmw import Config, Meter
+from costmw.dashboard.auth import Principal, anonymous
+from costmw.dashboard.core import Dashboard
+from costmw.dashboard.messages import Request
 from costmw.store.sqlite import SqliteStore
+from costmw.store.sqlite_read import SqliteSnapshot
 
 EVENTS = 1_000_000
 VIEWERS = 100
@@ -50,6 +56,7 @@ def run(count: int = EVENTS, folder: Path | None = None) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         ledger = made(folder, count)
         figures = {
+            "queries of the first load": queries(ledger),
             "first load": first_load(ledger),
             "viewers": viewers(ledger),
         }
@@ -90,6 +97,41 @@ def server(ledger: Path, events_a_second: float = 0.0) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.terminate()
+
+
+def queries(ledger: Path) -> dict[str, float]:
+    """Milliseconds of all statements of the first screen, and of its whole answer.
+
+    Cold: nothing of the file is in memory, neither the database's nor the system's.
+    """
+    spent: list[float] = []
+    ask = SqliteSnapshot._rows
+
+    def timed(self: SqliteSnapshot, sql: str, values: Sequence[Any] = ()) -> Any:
+        began = time.perf_counter()
+        try:
+            return ask(self, sql, values)
+        finally:
+            spent.append(time.perf_counter() - began)
+
+    figures: dict[str, list[float]] = {}
+    with patch.object(SqliteSnapshot, "_rows", timed):
+        for number in range(ROUNDS + 1):
+            meter = Meter(f"sqlite:///{ledger}", budgets=BUDGETS)
+            meter.start()
+            dashboard = Dashboard(meter, anonymous())
+            forget_pages(ledger)
+            for state in ("cold", "warm"):
+                spent.clear()
+                question = Request("GET", "/api/v1/overview", f"top={7 + (state == 'warm')}")
+                began = time.perf_counter()
+                assert dashboard.handle(question, Principal()).status == 200
+                whole = time.perf_counter() - began
+                if number:  # the first of all loads the code and the price list
+                    figures.setdefault(f"all queries, {state} (ms)", []).append(sum(spent) * 1000)
+                    figures.setdefault(f"whole answer, {state} (ms)", []).append(whole * 1000)
+            meter.close()
+    return {name: statistics.median(found) for name, found in figures.items()}
 
 
 def first_load(ledger: Path) -> dict[str, float]:
@@ -145,8 +187,8 @@ def load(browser: Browser, url: str, slower: int) -> tuple[float, int]:
     sizes: list[int] = []
     session.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
     page.goto(url, wait_until="commit")
-    page.wait_for_function("performance.getEntriesByName('drawn').length > 0")
-    drawn = page.evaluate("performance.getEntriesByName('drawn')[0].startTime")
+    page.wait_for_function("() => performance.getEntriesByName('drawn').length > 0")
+    drawn = page.evaluate("() => performance.getEntriesByName('drawn')[0].startTime")
     page.wait_for_load_state("networkidle")
     context.close()
     return float(drawn), sum(sizes)

@@ -231,7 +231,7 @@ FRAMEWORKS = {
 }
 
 
-@pytest.mark.parametrize(("make", "route"), FRAMEWORKS.items(), ids=lambda one: str(one))
+@pytest.mark.parametrize(("make", "route"), FRAMEWORKS.items(), ids=["litestar", "quart"])
 def test_a_framework_s_calls_have_route_and_tags(
     make: Callable[..., Any], route: str, meter: Meter, llm: AsyncOpenAI
 ) -> None:

@@ -249,6 +249,30 @@ def test_an_answer_that_is_no_answer_keeps_the_page_closed(
     assert problem in caplog.text
 
 
+@pytest.mark.parametrize(
+    "nobody",
+    [None, False, "", User("x", is_authenticated=False), User("x", is_active=False)],
+    ids=["None", "False", "an empty text", "not signed in", "not active"],
+)
+def test_whom_an_app_finds_may_be_nobody_in_many_ways(nobody: Any) -> None:
+    async def find_nobody(_: Any) -> Any:
+        return nobody
+
+    for find_him in (lambda _: nobody, find_nobody):
+        gate = Gate(signed_in(find_him, allow=lambda _: True, can_edit=True))
+        assert Refusal.DENIED is asyncio.run(gate.ask_async(None))
+
+
+def test_a_user_who_is_still_to_be_waited_for_is_not_let_in(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A lambda around an async function does not say that it is one."""
+    gate = Gate(signed_in(lambda request: find_async(request), allow=lambda _: True))
+    assert Refusal.FAILED is gate.ask(None)
+    assert Refusal.FAILED is asyncio.run(gate.ask_async(None))
+    assert "pass the async function itself" in caplog.text
+
+
 def test_a_scope_of_none_refuses_and_allow_goes_first() -> None:
     def never(user: User) -> dict[str, str]:
         raise AssertionError

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -20,7 +23,9 @@ from starlette.routing import Mount, Route
 
 from costmw import Meter
 from costmw.dashboard import DashboardASGI, DashboardWSGI, Principal, token
-from costmw.dashboard.messages import Request
+from costmw.dashboard.asgi import AT_ONCE
+from costmw.dashboard.core import Dashboard
+from costmw.dashboard.messages import Request, Response
 from costmw.errors import ConfigError
 
 SECRET = "0123456789abcdef"
@@ -99,6 +104,32 @@ def test_the_host_s_dependencies_and_cors_do_not_open_it(meter: Meter) -> None:
     del evil["Sec-Fetch-Site"]
     assert fetch(app, "/_llmcost/api/v1/overview", **evil).status_code == 403
     assert fetch(app, "/_llmcost/api/v1/overview", **SIGNED_IN).status_code == 200
+
+
+def test_answers_that_take_long_leave_the_host_its_threads(
+    meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event loop looks up names in its threads: without them no provider can be reached."""
+    go_on = threading.Event()
+    monkeypatch.setattr(Dashboard, "handle", lambda *_: go_on.wait(10) and Response(204))
+    page = DashboardASGI(meter, token(SECRET))
+
+    async def look() -> int:
+        transport = httpx.ASGITransport(app=page)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:
+            return (await client.get("/", headers=SIGNED_IN)).status_code
+
+    async def go() -> tuple[str, list[int]]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        looks = [asyncio.create_task(look()) for _ in range(AT_ONCE + 2)]
+        await asyncio.sleep(0.05)
+        try:
+            done = await asyncio.wait_for(asyncio.to_thread(lambda: "the host's work"), 2)
+        finally:
+            go_on.set()
+        return done, await asyncio.gather(*looks)
+
+    assert ("the host's work", [204] * (AT_ONCE + 2)) == asyncio.run(go())
 
 
 PAGES = ("/", "/api/v1/overview", "/api/v1/status")

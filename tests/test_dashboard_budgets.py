@@ -10,10 +10,12 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from flask import Flask
 
 from costmw import Budget, Meter
 from costmw.dashboard import DashboardASGI, DashboardWSGI, Principal
 from costmw.dashboard.messages import MOST_BODY
+from costmw.integrations.flask import dashboard_blueprint
 from dashboard_client import EDITOR, Client
 
 WHOLE = {
@@ -30,10 +32,24 @@ WHOLE = {
     "fail": "open",
 }
 
+BEARER = {"Authorization": "Bearer x"}
+
 
 @pytest.fixture
 def client(make_meter: Callable[..., Meter]) -> Client:
     return Client(make_meter(budgets=[Budget("in code", "100")]))
+
+
+def test_a_name_reaches_the_ledger_through_flask_as_it_is(client: Client) -> None:
+    """Flask hands over a path as text, and WSGI takes its bytes for Latin-1."""
+    app = Flask("app")
+    page = dashboard_blueprint(client.dashboard.meter, auth=lambda _: EDITOR)
+    app.register_blueprint(page, url_prefix="/k\xf6ln")
+    for name in ("gr\xf6\xdfer", "\u65e5\u672c \u2713"):
+        path = f"/k\xf6ln/api/v1/budgets/{name}"
+        made = app.test_client().put(path, json={"limit_usd": "7"}, headers=BEARER)
+        assert (200, name) == (made.status_code, made.json and made.json["name"])
+        assert 204 == app.test_client().delete(path, headers=BEARER).status_code
 
 
 def detail(response: Any) -> str:

@@ -292,6 +292,23 @@ def test_the_page_may_be_linked_from_anywhere(meter: Meter) -> None:
     assert get(meter, "/", sec_fetch_site="cross-site").status == 200
 
 
+@pytest.mark.parametrize(
+    ("mode", "dest", "status"),
+    [
+        ("navigate", "document", 200),
+        ("navigate", "iframe", 403),
+        ("no-cors", "image", 403),
+        ("cors", "empty", 403),
+    ],
+)
+def test_a_link_to_the_report_may_be_followed_from_anywhere(
+    meter: Meter, mode: str, dest: str, status: int
+) -> None:
+    sent = {"sec_fetch_site": "cross-site", "sec_fetch_mode": mode, "sec_fetch_dest": dest}
+    assert status == get(meter, "/report", **sent).status
+    assert 403 == get(meter, "/api/v1/overview", **sent).status
+
+
 def test_a_store_that_cannot_be_read_is_503_and_says_what_to_do(
     make_meter: Callable[..., Meter], tmp_path: Path
 ) -> None:

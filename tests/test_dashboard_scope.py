@@ -18,6 +18,7 @@ import pytest
 
 from costmw import Budget, Config, Meter
 from costmw.dashboard import Principal
+from costmw.dashboard.core import Dashboard
 from costmw.dashboard.cursors import Cursors
 from costmw.events import Amendment, Outcome, UsageEvent
 from dashboard_client import Client
@@ -233,6 +234,20 @@ def test_pages_of_calls_have_ones_own_only_and_tell_no_distance(worlds: Worlds) 
     assert all(re.fullmatch("[0-9a-f]{16}", cursor) for cursor in cursors)
     distances = {abs(int(a, 16) - int(b, 16)) for a in cursors for b in cursors if a != b}
     assert min(distances) > 1000, "positions would be near each other"
+
+
+def test_the_secret_of_cursors_is_read_once(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Postgres whoever reads it takes the connection that calls are committed by."""
+    dashboard = worlds.among_others.dashboard
+    store, read = dashboard.meter.store, []
+    key = store.fingerprint_key()
+    monkeypatch.setattr(store, "fingerprint_key", lambda: read.append("x") or key)
+    pages = Client(Dashboard(dashboard.meter), ACME)
+    for _ in range(3):
+        pages.read(f"calls?limit=7&before={pages.read('calls?limit=7')['before']}")
+    assert ["x"] == read
 
 
 def test_where_another_reader_was_leads_nowhere(worlds: Worlds) -> None:

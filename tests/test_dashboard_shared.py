@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from costmw.dashboard import Principal
 from costmw.dashboard.encoding import LEAST, accepts_gzip
 from costmw.dashboard.responses import Told
 from costmw.dashboard.shared import FRESH, KEPT_AT_MOST, Shared
+from costmw.errors import StoreError
 from costmw.reports import Reports
 from dashboard_client import Client
 from rows import an_event
@@ -77,6 +79,50 @@ def test_an_error_is_for_whoever_met_it() -> None:
     shared: Shared[int] = Shared()
     with pytest.raises(ZeroDivisionError):
         shared.get("a", lambda: 1 // 0)
+    assert 2 == shared.get("a", lambda: 2)
+
+
+def test_those_who_wait_for_an_answer_meet_its_error_together() -> None:
+    """One after the other, they would hold a thread each until the last one has met it."""
+    shared: Shared[int] = Shared()
+    tried: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def make() -> int:
+        tried.append("x")
+        begun.set()
+        assert go_on.wait(10)
+        raise StoreError("the store is away")
+
+    def look() -> None:
+        with pytest.raises(StoreError):
+            shared.get("same", make)
+
+    with ThreadPoolExecutor(8) as viewers:
+        looks = [viewers.submit(look) for _ in range(8)]
+        assert begun.wait(10)
+        deadline = time.monotonic() + 5
+        while viewers._work_queue.qsize() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        go_on.set()
+        for one in looks:
+            one.result(10)
+    assert ["x"] == tried
+    assert 2 == shared.get("same", lambda: 2), "whoever comes later tries anew"
+
+
+def test_an_answer_from_before_does_not_come_back_after_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moment = 100.0
+    monkeypatch.setattr("costmw.dashboard.shared.time.monotonic", lambda: moment)
+    shared: Shared[int] = Shared()
+    assert 1 == shared.get("a", lambda: 1)
+    moment = 200.0
+    with pytest.raises(ZeroDivisionError):
+        shared.get("a", lambda: 1 // 0)
+    moment = 201.0
     assert 2 == shared.get("a", lambda: 2)
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from costmw import Config
 from costmw.errors import ConfigError
 from costmw.events import Amendment, Price, UsageEvent, new_id
+from costmw.periods import spans
 from costmw.store.base import (
     DIMENSIONS,
     AppliedAmendment,
@@ -332,6 +334,27 @@ class TestRollups:
         for name in ("rolled up", "postgres"):
             with ledgers.stores[name].snapshot() as view:
                 found = view.totals(Query(*WHOLE, group_by=group_by, filters=filters))
+            assert from_rows == found.from_rows, name
+
+    @pytest.mark.parametrize(
+        ("zone", "every", "keys", "from_rows"),
+        [
+            ("UTC", "day", 2, False),
+            ("Asia/Tokyo", "day", 1, False),
+            ("Asia/Tokyo", "day", 2, True),
+            ("UTC", "hour", 1, False),
+            ("UTC", "hour", 2, True),
+            ("Asia/Tokyo", "month", 2, False),
+        ],
+    )
+    def test_what_no_day_of_the_ledger_lies_in_is_told_of_by_rows(
+        self, ledgers: Ledgers, zone: str, every: Any, keys: int, from_rows: bool
+    ) -> None:
+        filters = (Filter("tag:tenant", "set"), Filter("model", "set"))[:keys]
+        starts = tuple(spans(*WHOLE, every, ZoneInfo(zone)))
+        for name in ("rolled up", "postgres"):
+            with ledgers.stores[name].snapshot() as view:
+                found = view.totals(Query(*WHOLE, buckets=starts, filters=filters))
             assert from_rows == found.from_rows, name
 
     def test_a_question_that_ends_now_is_asked_of_cells_alone(self, ledgers: Ledgers) -> None:

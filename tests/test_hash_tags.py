@@ -21,12 +21,13 @@ import pytest
 from conftest import events_of
 from costmw import Budget, Config, Meter, bind
 from costmw.dashboard.auth import Principal
+from costmw.dashboard.cursors import Secret
 from costmw.dashboard.questions import Questions
 from costmw.errors import ConfigError, StoreError
 from costmw.events import Submission
 from costmw.integrations.starlette import CostMiddleware
 from costmw.question import Question
-from costmw.store.hashed_tags import HashedTags, hash_of
+from costmw.store.hashed_tags import HashedTags, TagHasher, hash_of
 from costmw.store.layers import open_store
 from costmw.store.sqlite import SqliteStore
 from costmw.testing import FakeProvider
@@ -37,6 +38,7 @@ from stores import Place, place, place_of, plain
 __all__ = ["place", "place_of", "postgres"]
 
 ALICE = "alice@example.org"
+BOB = {"user": "bob"}
 HASHED = Config(hash_tags=("user",), ack_timeout=30.0)
 CALL: Mapping[str, Any] = {
     "provider": "openai",
@@ -69,6 +71,15 @@ class TestHash:
         self, secret: bytes, key: str, value: str
     ) -> None:
         assert hash_of(b"s" * 32, "user", "a") != hash_of(secret, key, value)
+
+    def test_what_another_thread_forgets_meanwhile_is_told_all_the_same(self) -> None:
+        class Forgetful(dict[tuple[str, str], str]):
+            def __setitem__(self, key: tuple[str, str], value: str) -> None:
+                self.clear()
+
+        hasher = TagHasher(["user"], lambda: b"s" * 32)
+        hasher._known = Forgetful()
+        assert {"user": hash_of(b"s" * 32, "user", "a")} == hasher.hashed({"user": "a"})
 
     def test_a_hash_stays_as_it_is(self) -> None:
         found = hash_of(b"s" * 32, "user", "alice")
@@ -208,7 +219,9 @@ class TestWhatIsAsked:
         assert 0 == reports.spend(scope={"user": "nobody"}).sums.calls
 
     def test_the_page_of_one_user(self, asked: Meter) -> None:
-        questions = Questions(asked, Principal(scope={"user": ALICE}))
+        questions = Questions(
+            asked, Principal(scope={"user": ALICE}), Secret(asked.store.fingerprint_key)
+        )
         overview = questions.overview(Question(by="tag:user"))
         assert [(hash_in(asked), 2)] == [
             (row.value, row.sums.calls) for row in overview.breakdown.rows
@@ -216,6 +229,22 @@ class TestWhatIsAsked:
         assert {hash_in(asked)} == {call.tags["user"] for call in overview.calls}
         assert ALICE not in overview.model_dump_json()
         assert 2 == len(questions.calls(Question(range="all"), 50, None).calls)
+
+    def test_budgets_that_name_somebody(self, make_meter: Callable[..., Meter]) -> None:
+        limits = {ALICE: "100", "bob": "7"}
+        own = [Budget("each", "10", per="user", limits=limits), Budget("of bob", "9", where=BOB)]
+        meter = make_meter(config=HASHED, budgets=own)
+        meter.keep_budget(Budget("of alice", "5", where={"user": ALICE}, action="block"))
+        for user in (ALICE, "bob", "cho"):
+            meter.record(**CALL, tags={"user": user})
+
+        each = [use for use in meter.reports.budgets() if use.name == "each"]
+        assert {hash_in(meter): 100, hash_in(meter, "bob"): 7, hash_in(meter, "cho"): 10} == {
+            use.tags["user"]: use.limit_usd for use in each
+        }
+        alices = meter.reports.budgets(scope={"user": ALICE})
+        assert {("each", 100), ("of alice", 5)} == {(use.name, use.limit_usd) for use in alices}
+        assert {"each", "of bob"} == {use.name for use in meter.reports.budgets(scope=BOB)}
 
     def test_exports(self, asked: Meter, tmp_path: Path) -> None:
         out = self.exported(asked, "--where", f"user={ALICE}")

@@ -194,6 +194,41 @@ class TestFindings:
         assert over.forecast is None
         assert (24, 24 * 5) == (len(found.days), 5 + found.total.cost_pico_usd // PICO)
 
+    @pytest.mark.parametrize(
+        ("zone", "now"),
+        [
+            ("America/New_York", NOW),
+            ("America/New_York", at(11, 1, 2)),  # the ledger's October is over, this one is not
+            ("Asia/Tokyo", NOW),
+        ],
+    )
+    def test_budgets_are_those_of_the_month_whatever_its_zone(
+        self, sqlite: SqliteStore, zone: str, now: datetime
+    ) -> None:
+        sqlite.write([paid(5, at(10, 31) - n * DAY) for n in range(31)])
+        found = monthly_report(
+            sqlite, "2026-10", now=now, zone=ZoneInfo(zone), budgets=[Budget("all", "310")]
+        )
+
+        assert [(0.5, at(10, 1, 0))] == [(use.used, use.start) for use in found.budgets]
+        assert (now != NOW) == (found.forecast is not None)
+        if found.forecast is not None:
+            assert 155 == float(found.forecast.spent_usd)
+
+    def test_budgets_of_a_month_that_the_ledger_has_not_begun_are_empty(
+        self, sqlite: SqliteStore
+    ) -> None:
+        sqlite.write([paid(5, at(10, 31))])
+        found = monthly_report(
+            sqlite,
+            "2026-11",
+            now=at(10, 31, 20),
+            zone=ZoneInfo("Asia/Tokyo"),
+            budgets=[Budget("all", "310")],
+        )
+
+        assert [(0.0, at(11, 1, 0))] == [(use.used, use.start) for use in found.budgets]
+
     def test_of_a_month_that_is_over_only_its_own_budgets_count(self, sqlite: SqliteStore) -> None:
         budgets = [Budget(period, "10", period=period) for period in ("day", "week", "month")]
         events = [paid(4, at(10, 31)), paid(3, NOW)]

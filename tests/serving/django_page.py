@@ -25,6 +25,7 @@ settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["costmw.integrations.django"],
+    MIDDLEWARE=["django.middleware.common.CommonMiddleware"],  # adds the slash
     COSTMW={"METER": {"store": os.environ["STORE"], "budgets": BUDGETS}, "AUTH": let_in},
 )
 django.setup()

@@ -62,8 +62,8 @@ class Point(Answer):
 class Trend(Answer):
     """Cost over time, a point for every span, empty ones too.
 
-    `from_rows`: no rollup had the answer, and the single calls were added up, which takes
-    the longer the more there are.
+    `from_rows`: no rollup had the answer, or most of it, and the single calls were added up,
+    which takes the longer the more there are.
     """
 
     start: datetime

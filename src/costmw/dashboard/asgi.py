@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,9 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+AT_ONCE = 8
+"""Answers that are made at once; others wait for them."""
 
 
 class DashboardASGI:
@@ -39,6 +45,7 @@ class DashboardASGI:
         request_for_auth: Callable[[Scope], Any] | None = None,
     ) -> None:
         self._dashboard = Dashboard(meter, auth, request_for_auth or request_of)
+        self._threads = _Threads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -48,12 +55,31 @@ class DashboardASGI:
                 request = request_of(scope)
                 if request.method in WITH_BODY and isinstance(principal, Principal):
                     request = replace(request, body=await _body(receive))
-                response = await asyncio.to_thread(self._dashboard.handle, request, principal)
+                response = await self._threads.run(
+                    lambda: self._dashboard.handle(request, principal)
+                )
                 await _send(send, response)
             case "websocket":
                 await send({"type": "websocket.close", "code": 1000})
             case "lifespan":
                 await _live(receive, send)
+
+
+class _Threads:
+    """Threads of the page's own, made when first needed, and anew in a forked process.
+
+    Those of the event loop the host needs, be it to look up the name of a provider.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[int, ThreadPoolExecutor] | None = None
+
+    async def run(self, work: Callable[[], Response]) -> Response:
+        """Do what blocks in one of them."""
+        if self._made is None or self._made[0] != os.getpid():
+            self._made = os.getpid(), ThreadPoolExecutor(AT_ONCE, "costmw-page")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._made[1], copy_context().run, work)
 
 
 def request_of(scope: Scope) -> Request:

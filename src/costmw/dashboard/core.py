@@ -13,7 +13,8 @@ from urllib.parse import quote
 from costmw.dashboard import assets
 from costmw.dashboard.api import Ask, allowed, operations_at
 from costmw.dashboard.auth import Auth, Gate, Principal, Refusal
-from costmw.dashboard.headers import completed, is_from_elsewhere
+from costmw.dashboard.cursors import Secret
+from costmw.dashboard.headers import completed, is_followed_link, is_from_elsewhere
 from costmw.dashboard.messages import Request, Response
 from costmw.dashboard.monthly import report
 from costmw.dashboard.parameters import Parameters
@@ -52,6 +53,7 @@ class Dashboard:
         self.meter = meter
         self.gate = Gate(auth, request_for_auth)
         self._shared: Shared[Told] = Shared()
+        self._secret = Secret(lambda: meter.store.fingerprint_key())
 
     def handle(self, request: Request, principal: Principal | Refusal) -> Response:
         """Answer a request; never raises."""
@@ -74,8 +76,9 @@ class Dashboard:
 
     def _route(self, request: Request, principal: Principal) -> Response:
         path = request.path.split("/")[1:]
+        questions = Questions(self.meter, principal, self._secret)
         if path[:2] == ["api", "v1"] and path[2:]:
-            return self._api(request, path[2:], Questions(self.meter, principal))
+            return self._api(request, path[2:], questions)
         if request.method not in ("GET", "HEAD"):
             return _not_allowed("GET, HEAD")
         match path:
@@ -86,8 +89,9 @@ class Dashboard:
             case ["static", digest, *name]:
                 return assets.load().response(digest, "/".join(name)) or _not_found()
             case ["report"]:
-                _check_elsewhere(request)
-                return report(request, Questions(self.meter, principal))
+                if not is_followed_link(request):
+                    _check_elsewhere(request)
+                return report(request, questions)
         return _not_found()
 
     def _api(self, request: Request, path: list[str], questions: Questions) -> Response:

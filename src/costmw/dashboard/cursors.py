@@ -8,10 +8,28 @@ key of its own, and what another scope was given leads nowhere.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _ROUNDS = 4
 _HALF = 32
+
+
+class Secret:
+    """What positions are enciphered by, read once: a store may have writers wait meanwhile."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read = read
+        self._known: bytes | None = None
+
+    def __call__(self) -> bytes:
+        """The secret.
+
+        Raises:
+            StoreError: when it cannot be read.
+        """
+        if self._known is None:
+            self._known = self._read()
+        return self._known
 
 
 class Cursors:

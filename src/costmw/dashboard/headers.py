@@ -62,3 +62,11 @@ def is_from_elsewhere(request: Request) -> bool:
         return site not in ("same-origin", "none")
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+
+
+def is_followed_link(request: Request) -> bool:
+    """Whether a browser opens this as a page of its own, which no other page can read."""
+    headers = request.headers
+    return (
+        headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    )

@@ -21,7 +21,7 @@ from costmw.answers import (
 )
 from costmw.budgets import Budget
 from costmw.dashboard.auth import Principal
-from costmw.dashboard.cursors import Cursors
+from costmw.dashboard.cursors import Cursors, Secret
 from costmw.dashboard.problems import HttpProblem
 from costmw.errors import ConfigError
 from costmw.meter import Meter, MeterStatus
@@ -64,10 +64,14 @@ class Status(Answer):
 
 
 class Questions:
-    """The questions of one principal; here, and nowhere else, the scope is applied."""
+    """The questions of one principal; here, and nowhere else, the scope is applied.
 
-    def __init__(self, meter: Meter, principal: Principal) -> None:
+    `secret` is what the places in a list of calls are enciphered by.
+    """
+
+    def __init__(self, meter: Meter, principal: Principal, secret: Secret) -> None:
         self._meter = meter
+        self._secret = secret
         self._reports = meter.reports
         self._principal = principal
         self._scope = principal.scope
@@ -118,8 +122,7 @@ class Questions:
 
     def _cursors(self) -> Cursors:
         # Those who see everything may know how much that is.
-        secret = self._meter.store.fingerprint_key() if self._scope else b""
-        return Cursors(secret, self._scope)
+        return Cursors(self._secret() if self._scope else b"", self._scope)
 
     def call(self, call_id: UUID) -> CallDetail | None:
         """One call, or None when there is none that this principal may see."""

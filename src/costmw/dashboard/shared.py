@@ -24,6 +24,8 @@ class _Kept(Generic[T]):
     began: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     answer: T | None = None
+    error: Exception | None = None
+    failed: float = 0.0
 
     def is_over(self, fresh: float) -> bool:
         """Whether nobody makes it now, and nobody is given it again."""
@@ -43,7 +45,8 @@ class Shared(Generic[T]):
     """Makes an answer once for all who ask the same question at about the same time.
 
     Of those who ask at once, one makes it and the others wait. An answer is given again only
-    if it was begun at most `FRESH` seconds before the question came.
+    if it was begun at most `FRESH` seconds before the question came, and an error only to those
+    who waited: they would meet it one after the other.
     """
 
     def __init__(self) -> None:
@@ -55,9 +58,15 @@ class Shared(Generic[T]):
         fresh = now - FRESH
         kept = self._kept(key, now)
         with kept.lock:
+            if kept.error is not None and now < kept.failed:
+                raise kept.error
             if kept.answer is None or kept.began < fresh:
-                kept.began = time.monotonic()
-                kept.answer = make()
+                kept.began, kept.answer, kept.error = time.monotonic(), None, None
+                try:
+                    kept.answer = make()
+                except Exception as error:
+                    kept.error, kept.failed = error, time.monotonic()
+                    raise
             return kept.answer
 
     def forget(self) -> None:

@@ -50,7 +50,11 @@ class BudgetInput(Input):
     limit_usd: UsdText
     period: BudgetPeriod = "month"
     per: Annotated[list[TagKey], Field(max_length=MOST_SPLITS)] = []
-    where: Annotated[dict[TagKey, TagValue], Field(max_length=MOST_SPLITS)] = {}
+    where: Annotated[
+        dict[TagKey, TagValue],
+        # The pattern of the keys stands among patternProperties: others are let pass without this.
+        Field(max_length=MOST_SPLITS, json_schema_extra={"additionalProperties": False}),
+    ] = {}
     action: Action = "alert"
     alert_at: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(max_length=20)] = [
         0.5,

@@ -161,9 +161,10 @@ def dashboard_blueprint(
     @blueprint.route("/<path:path>", methods=METHODS)
     def serve(path: str) -> Any:
         environ = dict(request.environ)
-        inside = "/" + path.lstrip("/") if path else ""
+        # Flask gives the path as text, WSGI its bytes as Latin-1 (PEP 3333).
+        inside = ("/" + path.lstrip("/") if path else "").encode().decode("latin-1")
         outside = environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]
-        environ["SCRIPT_NAME"] = outside[: len(outside) - len(inside)] if inside else outside
+        environ["SCRIPT_NAME"] = outside.removesuffix(inside)
         environ["PATH_INFO"] = inside
         return Response.from_app(page, environ)
 

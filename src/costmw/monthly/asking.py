@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 from costmw.anomalies import Anomaly, Spending, Timeline, explained, peaks
 from costmw.answering import cost_of
-from costmw.answers import BudgetUse
+from costmw.answers import BudgetUse, SpendForecast
 from costmw.budgets import Budget
 from costmw.monthly.findings import MonthlyReport, Valued
 from costmw.monthly.month import Month, month_of
-from costmw.periods import day_start, midnight, spans
+from costmw.outlook import Outlook
+from costmw.periods import day_start, midnight, next_month, spans
 from costmw.pricing import Pricing
 from costmw.reports import Reports
 from costmw.savings import MonthOfUse, Saving, savings
@@ -51,7 +52,7 @@ def monthly_report(
     """
     span = month_of(month, now or datetime.now(UTC), zone or store.time_zone)
     scope = scope or {}
-    reports = Reports(store, budgets, now=lambda: min(span.now, span.stop - _JUST_BEFORE))
+    reports = Reports(store, budgets, now=lambda: _moment_of_budgets(span, store.time_zone))
     with store.snapshot() as view:
         asked = _Asked(view, span, scope)
         keys = view.tag_keys(scope=scope)
@@ -64,7 +65,7 @@ def monthly_report(
             source=source,
             total=asked.whole(span.start, span.stop),
             before=asked.whole(span.previous_start, span.previous_stop),
-            forecast=reports.forecast(scope=scope).month if span.goes_on else None,
+            forecast=asked.forecast() if span.goes_on else None,
             days=asked.days(span.start, min(span.stop, span.now)),
             days_before=[sums for _, sums in asked.days(span.previous_start, span.start)],
             by=by,
@@ -77,6 +78,12 @@ def monthly_report(
             else None,
             savings=asked.savings(pricing or Pricing(), by_feature="tag:feature" in narrow),
         )
+
+
+def _moment_of_budgets(month: Month, zone: ZoneInfo) -> datetime:
+    """When to look at budgets: their month is that of the ledger's `zone`, and of this name."""
+    start, stop = midnight(month.first, zone), midnight(next_month(month.first), zone)
+    return min(max(month.now, start), stop - _JUST_BEFORE)
 
 
 def _meaningful(uses: Sequence[BudgetUse], month: Month) -> list[BudgetUse]:
@@ -94,6 +101,12 @@ class _Asked:
 
     def whole(self, start: datetime, stop: datetime) -> Totals:
         return self._groups(start, stop).get((), Totals())
+
+    def forecast(self) -> SpendForecast | None:
+        """What the month will have cost in the end."""
+        month = self._month
+        seer = Outlook(self._view, month.now, month.zone, self._scope)
+        return seer.of_span(month.start, month.stop)
 
     def by_source(self) -> dict[str, Totals]:
         """Sums by where the cost is known from."""

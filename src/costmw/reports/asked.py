@@ -57,8 +57,11 @@ class Asked:
 
     @property
     def is_rolled_up(self) -> bool:
-        """Whether the calls asked about are told of by rollups, and not one by one."""
-        return not self.totals(buckets=self.starts).from_rows
+        """Whether days of the calls asked about are told of by rollups, and not one by one."""
+        frame, starts = self.frame, self.starts
+        if frame.every == "hour":
+            starts = spans(frame.start, frame.stop, "day", frame.zone)
+        return not self.totals(buckets=starts).from_rows
 
     def events(self, limit: int, before: int | None = None) -> Sequence[tuple[int, UsageEvent]]:
         """The newest calls asked about, each with the position to go on from."""

@@ -48,15 +48,17 @@ def rule_of(budget: Budget, source: Literal["code", "page"]) -> BudgetRule:
     )
 
 
-def within(scope: TagScope, budgets: Sequence[Budget]) -> list[Budget]:
+def within(scope: TagScope, budgets: Sequence[Budget], view: Snapshot) -> list[Budget]:
     """The budgets that lie wholly inside of a scope: a tenant sees its own, not one it shares."""
-    return [
-        budget
-        for budget in budgets
-        if all(
-            key in budget.tag_keys or budget.where.get(key) == value for key, value in scope.items()
+    wanted = view.stored(scope)
+
+    def is_within(budget: Budget) -> bool:
+        where = view.stored(budget.where)
+        return all(
+            key in budget.tag_keys or where.get(key) == value for key, value in wanted.items()
         )
-    ]
+
+    return [budget for budget in budgets if is_within(budget)]
 
 
 def uses_of(
@@ -77,7 +79,10 @@ def _uses_of(
     for group, totals in found.items():
         tags = tuple(MISSING if value is None else str(value) for value in group)
         spending[tags] = spending.get(tags, 0) + cost_of(totals)
-    limits = budget.limits_pico_usd
+    limits = {
+        tuple(once.view.stored(dict(zip(budget.tag_keys, values, strict=True))).values()): limit
+        for values, limit in budget.limits_pico_usd.items()
+    }
     uses = []
     for tags, spent in spending.items():
         limit = limits.get(tags, budget.limit_pico_usd)

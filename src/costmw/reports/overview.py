@@ -44,7 +44,7 @@ def overview_of(
         summary=summary_of(asked, ranking, outcomes, pricing),
         series=series_of(asked, ranking, _days_ahead(asked, seer)),
         breakdown=breakdown_of(asked, ranking),
-        budgets=states_of(within(scope, budgets), once, of_ledger, editable=editable),
+        budgets=states_of(within(scope, budgets, once.view), once, of_ledger, editable=editable),
         anomalies=anomalies_of(asked),
         outcomes=outcome_rows(outcomes),
         calls=[call_of(event) for _, event in asked.events(NEWEST)],

@@ -193,7 +193,7 @@ class Reports(Views):
         its own, not one that it shares with others.
         """
         with self._view() as once:
-            budgets = within(scope or {}, all_budgets(self._budgets, once.view))
+            budgets = within(scope or {}, all_budgets(self._budgets, once.view), once.view)
             return uses_of(budgets, once, self._now(), self._store.time_zone, scope or {})
 
     def forecast(self, *, scope: TagScope | None = None) -> Forecast:

@@ -98,7 +98,7 @@ class Views(Asking):
             seer = Outlook(once, now._now(), self._store.time_zone, scope or {})
             return BudgetList(
                 budgets=states_of(
-                    within(scope or {}, budgets),
+                    within(scope or {}, budgets, once.view),
                     once,
                     seer,
                     editable=editable if can_edit else frozenset(),

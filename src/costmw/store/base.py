@@ -116,7 +116,7 @@ Group = tuple[str | int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Sums by group; `from_rows` says that no rollup had them, and rows were added up."""
+    """Sums by group; `from_rows` says that rollups had few or none, and rows were added up."""
 
     groups: dict[Group, Totals]
     from_rows: bool = False
@@ -262,6 +262,9 @@ class Snapshot(Protocol):
 
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
         """The limits of blocking budgets that a call with these tags counts against."""
+
+    def stored(self, tags: TagScope) -> TagScope:
+        """The same tags, in their order, as the ledger has them: some may be hashes."""
 
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of tags that rows have, sorted."""

@@ -110,11 +110,13 @@ class TagHasher:
         return replace(wanted, values=tuple(self._hash(key, value) for value in wanted.values))
 
     def _hash(self, key: str, value: str) -> str:
-        if (key, value) not in self._known:
+        known = self._known.get((key, value))
+        if known is None:
             if len(self._known) >= REMEMBERED_AT_MOST:
                 self._known.clear()
-            self._known[key, value] = hash_of(self._secret(), key, value)
-        return self._known[key, value]
+            # Returned as it is: another thread may forget it right away.
+            known = self._known[key, value] = hash_of(self._secret(), key, value)
+        return known
 
 
 class HashedTags:
@@ -270,6 +272,9 @@ class _HashedSnapshot:
 
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
         return self._snapshot.limits(self._hasher.hashed(tags), at)
+
+    def stored(self, tags: TagScope) -> TagScope:
+        return self._hasher.hashed(tags)
 
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         return self._snapshot.tag_keys(scope=self._hasher.hashed(scope))

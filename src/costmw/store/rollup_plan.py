@@ -72,6 +72,20 @@ class Plan:
     rolled: tuple[Range, ...]
     rows: tuple[Range, ...]
 
+    @property
+    def is_of_rows(self) -> bool:
+        """Whether rows tell of days, and of more of them than cells do."""
+        of_rows = _length(self.rows)
+        return of_rows > _FEW_DAYS and of_rows > _length(self.rolled)
+
+
+_FEW_DAYS = timedelta(days=2)
+"""What rows may tell of beside any cells: the first day of a span and the last one."""
+
+
+def _length(ranges: Sequence[Range]) -> timedelta:
+    return sum((span.stop - span.start for span in ranges), timedelta())
+
 
 def ranges_of(query: Query) -> tuple[Range, ...]:
     """The spans that a question asks about, one for each of its buckets."""

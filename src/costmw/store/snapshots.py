@@ -83,6 +83,7 @@ class LedgerSnapshot(ABC):
         self._done: tuple[int, int] | None = None
         self._knows_watermarks = False
         self._widths: dict[str, int] = {}
+        self._rules: Rules | None = None
 
     @abstractmethod
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
@@ -122,7 +123,7 @@ class LedgerSnapshot(ABC):
         groups = {group: sums for group, sums in groups.items() if sums != Totals()}
         if not query.group_by and not query.buckets:
             groups.setdefault((), Totals())
-        return Found(groups, from_rows=from_rows)
+        return Found(groups, from_rows=from_rows or (planned is not None and planned.is_of_rows))
 
     def durations(self, query: Query) -> FoundDurations:
         """How long calls took, from the rollups where they have the answer."""
@@ -150,7 +151,9 @@ class LedgerSnapshot(ABC):
 
     def rules(self) -> Rules:
         """The blocking budgets of the ledger."""
-        return Rules(read_rules(self), self._zone)
+        if self._rules is None:
+            self._rules = Rules(read_rules(self), self._zone)
+        return self._rules
 
     def limits(self, tags: TagScope, at: datetime) -> Sequence[LimitUse]:
         """The limits that bar a call with these tags."""
@@ -160,6 +163,10 @@ class LedgerSnapshot(ABC):
         return [
             LimitUse(rule, key, balances.get(key, Balance()), rules.zone) for rule, key in places
         ]
+
+    def stored(self, tags: TagScope) -> TagScope:
+        """The same tags."""
+        return tags
 
     def tag_keys(self, *, scope: TagScope) -> Sequence[str]:
         """The keys of all tags, sorted."""

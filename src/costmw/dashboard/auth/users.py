@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,7 +21,8 @@ def signed_in(
     """Let in users that the app finds by itself: `signed_in(lambda request: ..., allow=...)`.
 
     Args:
-        find: takes the request and gives the user, or None for nobody; async or not.
+        find: takes the request and gives the user, or None for nobody; async or not. One whose
+            `is_authenticated` or `is_active` is false is nobody, too.
         allow: takes the user, says whether they may see the page.
         scope: takes the user, gives the tags that they are confined to, as
             `lambda user: {"tenant": user.tenant}`; `{}` confines to nothing, None refuses.
@@ -118,9 +120,12 @@ def _checked(find: Callable[[Any], object]) -> Callable[[Any], object]:
     return lambda request: _known(find(request))
 
 
-def _known(user: Any) -> object:
-    """The user; None for one who is not signed in, or not active any more."""
-    for name, default in (("is_authenticated", None), ("is_active", True)):
+def _known(user: Any, *, unless_told: bool = False) -> object:
+    """The user; None for one who is not signed in, or not active any more.
+
+    `unless_told` is whether somebody is signed in who says nothing of it.
+    """
+    for name, default in (("is_authenticated", unless_told), ("is_active", True)):
         value = getattr(user, name, default)
         if callable(value):
             raise ConfigError(
@@ -137,13 +142,21 @@ def _by_user(find: Callable[[Any], Any], rights: Rights) -> Auth:
 
         async def ask_async(request: Any) -> Principal | None:
             found: Awaitable[object] = find(request)
-            user = await found
-            return None if user is None else rights.of(user)
+            return _principal_of(await found, rights)
 
         return ask_async
 
-    def ask(request: Any) -> Principal | None:
-        user = find(request)
-        return None if user is None else rights.of(user)
+    return lambda request: _principal_of(find(request), rights)
 
-    return ask
+
+def _principal_of(user: Any, rights: Rights) -> Principal | None:
+    if inspect.isawaitable(user):
+        if inspect.iscoroutine(user):
+            user.close()
+        # It is no user, and would be let in as one.
+        raise ConfigError(
+            "what finds the user gave something to wait for: pass the async function itself, "
+            "and not a function that calls it"
+        )
+    known = _known(user, unless_told=True) if user else None
+    return None if known is None else rights.of(known)
