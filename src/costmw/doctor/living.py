@@ -80,7 +80,7 @@ def sessions(package: str) -> list[Any]:
 def importer_of(package: str) -> str | None:
     """A module of the app's own that has a global of a package, or is it; None for none."""
     for module, _, value in _globals(installed=False):
-        named = value.__name__ if isinstance(value, ModuleType) else _module(value)
+        named = value.__name__ if _is_a(value, ModuleType) else _module(value)
         if isinstance(named, str) and named.partition(".")[0] == package:
             return module
     return None
@@ -154,7 +154,7 @@ def _names_of(wanted: set[int]) -> dict[int, str]:
     for module, name, value in _globals():
         if id(value) in wanted:
             names.setdefault(id(value), f"at {module}.{name}")
-        elif not isinstance(value, ModuleType | type | FunctionType):
+        elif not _is_a(value, ModuleType, type, FunctionType):
             # Asks the interpreter, not the object: nothing of the app runs.
             for part in gc.get_referents(value):
                 parts = gc.get_referents(part) if type(part) is dict else (part,)
@@ -183,7 +183,12 @@ def _is_installed(module: ModuleType) -> bool:
     return "-packages" in str(vars(module).get("__file__"))
 
 
-def _module(value: object) -> str:
+def _module(value: Any) -> str:
     """The module that a class or function is from; empty for anything else."""
-    module = value.__module__ if isinstance(value, type | FunctionType) else ""
+    module = value.__module__ if _is_a(value, type, FunctionType) else ""
     return module if isinstance(module, str) else ""
+
+
+def _is_a(value: Any, *kinds: type) -> bool:
+    """What `isinstance` says, without asking the object for its class: a stand-in may raise."""
+    return issubclass(type(value), kinds)

@@ -90,9 +90,11 @@ function dataset({
   const stroke = color(name);
   const shared = { label, data: values, type, order: type === "line" && !filled ? 0 : 1 };
   if (type === "bar") {
+    const fill = hatched ? hatch(stroke) : stroke;
     return {
       ...shared,
-      backgroundColor: hatched ? hatch(stroke) : stroke,
+      backgroundColor: fill,
+      hoverBackgroundColor: fill,
       borderColor: color("card"),
       borderWidth: { top: 1 },
       borderSkipped: false,

@@ -53,14 +53,14 @@ export function partsOf({ by, lines, other, total }, metric) {
 }
 
 /** What Chart.js is given; `labels` has a text for every span, those ahead too. */
-export function datasetsOf(series, { metric, chart, compare }, anomalies) {
+export function datasetsOf(series, { metric, chart }, anomalies) {
   const kind = kindOf(metric, chart);
   const parts = partsOf(series, metric);
   const steps = series.starts.length;
   const run = kind === "cumulative" ? accumulated : (values) => values;
   const drawn = parts.flatMap((one, n) => linesOf(one, n, steps, metric, kind, run));
   if (metric === "cost") {
-    if (compare !== "none" && series.previous) {
+    if (hasPrevious(series)) {
       drawn.push({
         label: "previous",
         type: "line",
@@ -73,6 +73,9 @@ export function datasetsOf(series, { metric, chart, compare }, anomalies) {
   }
   return drawn;
 }
+
+/** Whether anything was spent in the time that is compared with. */
+export const hasPrevious = ({ previous }) => previous?.some(isSome) ?? false;
 
 /** The days ahead that have a place of their own: the rest of today belongs to today's. */
 export const daysAhead = ({ starts, forecast }, metric) =>

@@ -1,7 +1,12 @@
 /** Numbers, times and names as text. Days are those of the time zone that is looked at. */
 
 const WHOLE = new Intl.NumberFormat("en");
-const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const SHORT = new Intl.NumberFormat("en", {
+  notation: "compact",
+  minimumSignificantDigits: 3,
+  maximumSignificantDigits: 3,
+});
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact" });
 const PERCENT = new Intl.NumberFormat("en", {
   style: "percent",
   minimumFractionDigits: 1,
@@ -29,8 +34,11 @@ export const timeZone = () => zone;
 /** 1234567 -> "1,234,567" */
 export const whole = (number) => (number === null ? "—" : WHOLE.format(number));
 
-/** 1234567 -> "1.23M" */
-export const short = (number) => SHORT.format(number);
+/** 1234567 -> "1.23M", 1234 -> "1,234" */
+export const short = (number) => (number < 10_000 ? WHOLE : SHORT).format(number);
+
+/** 1500000 -> "1.5M", for an axis. */
+export const compact = (number) => COMPACT.format(number);
 
 /** 0.125 -> "12.5%" */
 export function percent(share) {
@@ -41,11 +49,12 @@ export function percent(share) {
 /** "1 call", "2 calls" */
 export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 
-/** 1234 ms -> "1.23 s" */
+/** 1234 ms -> "1.23 s", 754000 ms -> "754 s" */
 export function duration(milliseconds) {
   if (milliseconds === null) return "—";
   if (milliseconds < 1000) return `${whole(milliseconds)} ms`;
-  return `${(milliseconds / 1000).toPrecision(3)} s`;
+  const seconds = milliseconds / 1000;
+  return `${seconds < 100 ? seconds.toPrecision(3) : whole(Math.round(seconds))} s`;
 }
 
 /** How long ago something was, from its age in milliseconds. */

@@ -3,6 +3,9 @@
 import { el, replace, swatch, value } from "./dom.js";
 import { percent } from "./format.js";
 
+/** From the pointer, in pixels. */
+const GAP = 16;
+
 /**
  * Show it; `told` is what `trend_text.js` says of a span.
  * @param {HTMLElement} tip
@@ -27,8 +30,7 @@ export function showTip(tip, told, { x, y, width }) {
     ...told.notes.map((note) => el("p", {}, value(note))),
   );
   tip.hidden = false;
-  const isRight = x > width / 2;
+  const beside = x > width / 2 ? x - GAP - tip.offsetWidth : x + GAP;
   tip.style.top = `${y}px`;
-  tip.style.left = isRight ? "auto" : `${x + 16}px`;
-  tip.style.right = isRight ? `${width - x + 16}px` : "auto";
+  tip.style.left = `${Math.max(0, Math.min(beside, width - tip.offsetWidth))}px`;
 }

@@ -86,7 +86,7 @@ function columns({ rows, total }) {
   return Object.keys(COLUMNS).filter(
     (name) =>
       (name !== "p95" || isTimed) &&
-      (name !== "change" || total.previous) &&
+      (name !== "change" || total.previous?.calls) &&
       (name !== "request" || total.sums.cost_per_request_usd !== null),
   );
 }
@@ -143,14 +143,14 @@ function line(one, shown, by, label = null) {
     cost: () => number(cost(sums)),
     share: () => number(isUnknown(sums) ? "—" : percent(share)),
     change: () =>
-      number(previous ? (delta(sums.total_usd, previous.total_usd) ?? "new") : "—", {
+      number(changed(one), {
         title: previous && `${exactUsd(previous.total_usd)} before`,
       }),
     calls: () => number(whole(sums.calls)),
     tokens: () =>
       number(short(MEASURES.tokens.of(sums)), { title: whole(MEASURES.tokens.of(sums)) }),
-    call: () => money(sums.cost_per_call_usd),
-    request: () => money(sums.cost_per_request_usd),
+    call: () => money(isUnknown(sums) ? null : sums.cost_per_call_usd),
+    request: () => money(isUnknown(sums) ? null : sums.cost_per_request_usd),
     p95: () => number(duration(rounded(one.latency_p95_ms))),
   };
   return el("tr", {}, ...shown.map((name) => cells[name]()));
@@ -189,6 +189,11 @@ function showFoot({ by, rows, values, total, from_rows: isSlow }) {
   more.hidden = values <= rows.length || !next;
   more.textContent = `Show ${next}`;
   more.onclick = () => go({ top: next });
+}
+
+function changed({ sums, previous }) {
+  if (!previous?.calls) return "new";
+  return (isUnknown(sums) ? null : delta(sums.total_usd, previous.total_usd)) ?? "—";
 }
 
 const rounded = (number) => (number === null ? null : Math.round(number));

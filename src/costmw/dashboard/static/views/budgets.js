@@ -111,11 +111,9 @@ function edit(budget, tags) {
   );
 }
 
-function period({ period, stop }) {
+function period({ period }) {
   if (period === "total") return "in total";
-  if (period === "day") return "today";
-  // The span ends with the first moment of the next one.
-  return `this ${period}, until ${longDay(Date.parse(stop) - 1)}`;
+  return period === "day" ? "today" : `this ${period}`;
 }
 
 function state({ used, runs_out_at: end }) {
@@ -124,9 +122,17 @@ function state({ used, runs_out_at: end }) {
   return used >= 0.8 ? el("strong", { class: "near" }, "nearly used up") : null;
 }
 
-function extra({ held_usd: held, assumed_usd: assumed, expected_usd: expected }) {
+function extra({
+  period: each,
+  stop,
+  held_usd: held,
+  assumed_usd: assumed,
+  expected_usd: expected,
+}) {
+  // The span ends with the first moment of the next one.
+  const end = ["week", "month"].includes(each) ? ` by ${longDay(Date.parse(stop) - 1)}` : "";
   const notes = [
-    expected ? `${usd(expected)} expected` : null,
+    expected ? `${usd(expected)} expected${end}` : null,
     isSome(held) ? `${usd(held)} held for calls in flight` : null,
     isSome(assumed) ? `${usd(assumed)} assumed for calls without a price` : null,
   ].filter(Boolean);

@@ -14,13 +14,13 @@ const HOW = {
 };
 
 /** Draw the shares, and what is missing. */
-export function showCoverage({ summary: { untagged, coverage } }) {
+export function showCoverage({ summary: { sums, untagged, coverage } }) {
   const tagged = untagged.filter(({ calls }) => calls === 0).map(({ key }) => key);
   replace(
     byId("coverage"),
-    share("Calls with a price", percent(coverage.priced_share)),
-    share("Cost that is exact", percent(coverage.exact_share)),
-    tagged.length ? share("On every call", tagged.join(", ")) : null,
+    share("Calls with a price", sums.calls ? percent(coverage.priced_share) : "—"),
+    share("Cost that is exact", sums.calls ? percent(coverage.exact_share) : "—"),
+    sums.calls && tagged.length ? share("On every call", tagged.join(", ")) : null,
   );
   replace(byId("untagged"), ...untagged.filter(({ calls }) => calls > 0).map(missing));
 }

@@ -1,7 +1,7 @@
 /** The top of the page: who is confined to what, how fresh it is, which theme. */
 
 import { byId, el, replace, value } from "../dom.js";
-import { ago } from "../format.js";
+import { ago, clock, date } from "../format.js";
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
@@ -20,6 +20,8 @@ export function keepFresh(lastSuccess) {
   const show = () => {
     const at = lastSuccess();
     byId("freshness").textContent = at ? `Updated ${ago(Date.now() - at)}` : "";
+    // On paper nothing goes on.
+    byId("freshness").dataset.at = at ? `As of ${date(at)}, ${clock(at)}` : "";
   };
   setInterval(show, 1000);
   return show;

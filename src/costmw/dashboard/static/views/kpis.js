@@ -1,7 +1,7 @@
 /** The key figures: of the time that is looked at, of this month, and of the fullest budget. */
 
 import { bar, byId, el, replace, tick, value } from "../dom.js";
-import { counted, day, percent, short, whole } from "../format.js";
+import { counted, day, duration, percent, short, whole } from "../format.js";
 import { RANGES } from "../labels.js";
 import { MEASURES } from "../measures.js";
 import { exactUsd, isSome, shareOf, usd } from "../money.js";
@@ -36,7 +36,7 @@ function spend({ summary: { sums, previous }, series, question }) {
   });
 }
 
-function month({ month: { sums, previous, stop }, forecast }) {
+function month({ month: { sums, previous, stop }, forecast, series: { from_rows: isSlow } }) {
   const end = day(Date.parse(stop) - 1);
   const expected = forecast && [
     el(
@@ -52,7 +52,7 @@ function month({ month: { sums, previous, stop }, forecast }) {
   return card("This month", cost(sums), {
     delta: delta(known(sums), previous.total_usd),
     beside: isSome(previous.total_usd) ? "vs last month" : null,
-    notes: expected ?? ["No forecast yet: too few days"],
+    notes: expected ?? [isSlow ? "No forecast for these filters" : "No forecast yet"],
     drawing: forecast && el("span", { class: "track", "aria-hidden": "true" }, bar(share)),
   });
 }
@@ -66,13 +66,17 @@ function budget(found) {
   ]);
   return card("Budget used most", percent(found.used), {
     className: level,
-    beside: `of ${usd(found.limit_usd)}`,
-    notes: [el("span", { class: "name" }, ...names)],
+    notes: [
+      el("span", { class: "name" }, ...names),
+      `${usd(found.spent_usd)} of ${usd(found.limit_usd)}`,
+    ],
     drawing: el(
       "span",
       { class: "track", "aria-hidden": "true" },
       bar(found.used, level),
-      tick(0.8, "alert"),
+      isSome(found.expected_usd)
+        ? tick(shareOf(found.expected_usd, found.limit_usd), "expected")
+        : null,
     ),
   });
 }
@@ -123,7 +127,7 @@ function speed({ summary: { sums, previous, latency, outcomes }, series }) {
     delta: previous && numberDelta(sums.calls, previous.calls),
     beside: previous?.calls ? `vs ${short(previous.calls)}` : null,
     notes: [
-      latency.p95_ms === null ? null : `p95 ${seconds(latency.p95_ms)}`,
+      latency.p95_ms === null ? null : `p95 ${duration(Math.round(latency.p95_ms))}`,
       failed === null ? null : `${percent(failed)} failed`,
     ]
       .filter(Boolean)
@@ -132,8 +136,6 @@ function speed({ summary: { sums, previous, latency, outcomes }, series }) {
     drawing: spark(series, "calls"),
   });
 }
-
-const seconds = (milliseconds) => `${(milliseconds / 1000).toPrecision(2)} s`;
 
 const known = (sums) => (isUnknown(sums) ? null : sums.total_usd);
 

@@ -45,15 +45,12 @@ function share(label, count, attempts, before) {
   return el(
     "li",
     { class: count ? "" : "muted" },
-    label,
-    el(
-      "span",
-      { class: "figures" },
-      el("strong", {}, whole(count)),
-      " ",
-      el("span", { class: "muted" }, percent(attempts ? count / attempts : 0)),
-      " ",
-      count ? numberDelta(count, before) : null,
-    ),
+    el("span", {}, label),
+    " ",
+    el("strong", {}, whole(count)),
+    " ",
+    el("span", { class: "muted" }, percent(attempts ? count / attempts : 0)),
+    " ",
+    el("span", {}, count ? numberDelta(count, before) : null),
   );
 }

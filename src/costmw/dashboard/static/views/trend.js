@@ -3,9 +3,9 @@
 import { current, go } from "../address.js";
 import { draw, point } from "../charts.js";
 import { el, byId, hidden, press, replace, swatch, value } from "../dom.js";
-import { bandOf, datasetsOf, daysAhead, kindOf, partsOf } from "../drawing.js";
+import { bandOf, datasetsOf, daysAhead, hasPrevious, kindOf, partsOf } from "../drawing.js";
 import { drillInto, filterBy } from "../drill.js";
-import { day, hour, month } from "../format.js";
+import { compact, day, hour, month } from "../format.js";
 import { keyLabel, METRICS } from "../labels.js";
 import { MEASURES } from "../measures.js";
 import { isSome } from "../money.js";
@@ -94,7 +94,7 @@ function signsOf({ series, view, anomalies }) {
   const isEstimated = kind === "stack" && series.total.estimated_cost_usd.some(isSome);
   return [
     isEstimated ? ["hatched", "estimated"] : null,
-    series.previous ? ["dashed", "previous period"] : null,
+    hasPrevious(series) ? ["dashed", "previous period"] : null,
     series.forecast.length ? [kind === "stack" ? "ahead" : "dotted", "forecast"] : null,
     anomalies.length && kind !== "cumulative" ? ["anomaly", "unusual"] : null,
   ].filter(Boolean);
@@ -155,7 +155,7 @@ function showTable() {
 /** Digits that the steps beside the axis need. */
 const ticks = (measure) =>
   function (amount, _, all) {
-    if (!measure.isMoney) return measure.write(amount);
+    if (!measure.isMoney) return compact(amount);
     const step = all.length > 1 ? all[1].value - all[0].value : 1;
     const places = Number.isInteger(step) ? 0 : Math.max(2, Math.ceil(-Math.log10(step) - 1e-9));
     return `$${amount.toLocaleString("en", { minimumFractionDigits: places })}`;
@@ -168,13 +168,9 @@ function hover(index, x, y) {
 
 /** A finger's first touch shows what is there, its second one goes into it. */
 function choose(index, isTouch) {
-  if (isTouch && at !== index) {
-    at = index;
-    return;
-  }
-  at = null;
-  point(canvas, null);
-  drillInto(shown.series, index);
+  if (isTouch && at !== index) return move(index);
+  move(null);
+  return drillInto(shown.series, index);
 }
 
 function describe() {
@@ -209,7 +205,10 @@ plot.addEventListener("keydown", (event) => {
   steps[event.key]();
 });
 plot.addEventListener("blur", () => shown && move(null));
-plot.addEventListener("pointerleave", () => (tip.hidden = true));
+plot.addEventListener("pointerleave", ({ pointerType }) => {
+  // A finger is taken away to read.
+  if (pointerType !== "touch") tip.hidden = true;
+});
 
 byId("trend-details").addEventListener("toggle", () => shown && showTable());
 
