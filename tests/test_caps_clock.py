@@ -291,11 +291,11 @@ def test_a_callable_for_tags_that_raises(clock: Clock, trial: Callable[..., Tria
     clock.set(NOON)
     one = trial("a callable for tags that raises", per="tenant")
 
-    def tags() -> Any:
+    def tags(_: object) -> Any:
         raise LookupError("no such user")
 
     def enter(_: int) -> None:
-        enter_scope(Scope(one.meter, tags))
+        enter_scope(Scope(one.meter, (tags,)))
 
     assert ALMOST == one.ask_all(enter)
     assert 0 == one.ask_all()

@@ -53,10 +53,10 @@ def unwarned() -> None:
     context._warn_unbound.cache_clear()
 
 
-def source(given: Any) -> Callable[[], Any]:
+def source(given: Any) -> Callable[[object], Any]:
     """A callable of a middleware: gives tags, or raises."""
 
-    def give() -> Any:
+    def give(about: object) -> Any:
         if isinstance(given, Exception):
             raise given
         return given
@@ -67,7 +67,7 @@ def source(given: Any) -> Callable[[], Any]:
 @contextmanager
 def request(meter: Meter, *given: Any) -> Iterator[Scope]:
     """What a middleware does around a request."""
-    scope = Scope(meter, *map(source, given))
+    scope = Scope(meter, tuple(map(source, given)))
     before = enter_scope(scope)
     try:
         yield scope

@@ -99,7 +99,7 @@ def balance(meter: Meter, **tags: str) -> Balance:
 @contextmanager
 def request_scope(meter: Meter, *tags: Any) -> Iterator[None]:
     """A web request, as a middleware makes one."""
-    before = enter_scope(Scope(meter, *tags))
+    before = enter_scope(Scope(meter, tags))
     try:
         yield
     finally:
@@ -432,7 +432,7 @@ class TestTags:
     ) -> None:
         meter = capped("0", per="tenant")
 
-        def tags() -> Mapping[str, object]:
+        def tags(_: object) -> Mapping[str, object]:
             raise LookupError("no such user")
 
         with client_of(meter, provider) as client, request_scope(meter, tags):

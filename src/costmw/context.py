@@ -10,11 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextvars import Context, ContextVar, copy_context
-from types import TracebackType
+from contextvars import Context, ContextVar, Token, copy_context
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -37,48 +36,59 @@ MAX_VALUE_LENGTH = 256
 
 TagValue = object
 Tags = Mapping[str, TagValue]
+Sources = tuple[Callable[[Any], Tags], ...]
 
 
 class Scope:
     """One web request: what is known of who asks.
 
-    `sources` give the route and the middleware's own tags. They are asked at every
-    call, since a route is known only after routing.
+    Most requests make no call, so that what only calls need is made when it is asked for.
+
+    Args:
+        meter: what `@metered` and `record` without a meter of their own record with.
+        sources: give the route and the middleware's own tags. They are asked at every call,
+            since a route is known only after routing.
+        about: what they are asked about: the request, as its framework has it.
     """
 
-    __slots__ = ("_ids", "_rows", "_warned", "bound", "ended_calls", "meter", "sources")
+    ended_calls: list[tuple[int | None, int]] | None = None
+    """Of each call that made a row: its cost in pico-USD, if known, and milliseconds.
 
-    def __init__(self, meter: Meter | None = None, *sources: Callable[[], Tags]) -> None:
+    Kept where somebody has put a list here.
+    """
+    has_answered = False
+    """Whether its response has begun."""
+    bound: Tags = MappingProxyType({})
+    _request_id: UUID | None = None
+    _warned = False
+
+    def __init__(
+        self, meter: Meter | None = None, sources: Sources = (), about: object = None
+    ) -> None:
         self.meter = meter
         self.sources = sources
-        self.bound: dict[str, TagValue] = {}
-        self.ended_calls: list[tuple[int | None, int]] | None = None
-        """Of each call that made a row: its cost in pico-USD, if known, and milliseconds.
-
-        Kept where somebody has put a list here.
-        """
-        self._ids: dict[str, UUID] = {}
-        self._rows = itertools.count()
-        self._warned = False
+        self.about = about
 
     # Locks are no way here: the garbage collector may settle a call, which asks this, at any
-    # point of any thread. Both answers come from operations that are atomic by themselves.
+    # point of any thread. `setdefault` is atomic by itself.
 
     @property
     def request_id(self) -> UUID:
         """The request's id, made when the first call needs it."""
-        return self._ids.get("request") or self._ids.setdefault("request", new_id())
+        return self._request_id or self.__dict__.setdefault("_request_id", new_id())
 
     def claim_first(self) -> bool:
         """True for whoever asks first: the first call of this request that makes a row."""
-        return next(self._rows) == 0
+        claim = object()
+        return self.__dict__.setdefault("_first", claim) is claim
 
     def bind(self, tags: Tags) -> None:
         """Add tags to the request; the last value of a key wins."""
+        bound: dict[str, TagValue] = self.__dict__.setdefault("bound", {})
         for key, value in tags.items():
-            before = self.bound.setdefault(key, value)
+            before = bound.setdefault(key, value)
             if not _same(before, value):
-                self.bound[key] = value
+                bound[key] = value
                 if not self._warned:
                     self._warned = True
                     logger.warning(
@@ -130,7 +140,7 @@ class Origin:
     __slots__ = ("_block", "scope")
 
     def __init__(self) -> None:
-        self.scope = _scope.get()
+        self.scope = request_scope.get()
         self._block = _block.get()
 
     @property
@@ -154,13 +164,10 @@ class Origin:
             block.captured += calls
 
 
-_scope: ContextVar[Scope | None] = ContextVar("costmw_scope", default=None)
+request_scope: ContextVar[Scope | None] = ContextVar("costmw_scope", default=None)
+"""The web request that code runs in; None outside of any."""
+
 _block: ContextVar[OpenBlock | None] = ContextVar("costmw_block", default=None)
-
-
-def current_scope() -> Scope | None:
-    """The request that this code runs in, or None outside of any."""
-    return _scope.get()
 
 
 def current_block() -> OpenBlock | None:
@@ -168,11 +175,24 @@ def current_block() -> OpenBlock | None:
     return _block.get()
 
 
+def current_scope() -> Scope | None:
+    """The request that this code runs in, or None outside of any."""
+    return request_scope.get()
+
+
 def enter_scope(scope: Scope | None) -> Scope | None:
     """Make `scope` the current request; gives what was current before."""
-    before = _scope.get()
-    _scope.set(scope)
+    before = request_scope.get()
+    request_scope.set(scope)
     return before
+
+
+def leave_scope(token: Token[Scope | None]) -> None:
+    """Make current again what was so before `request_scope.set()` gave this token."""
+    try:
+        request_scope.reset(token)
+    except ValueError:
+        return  # a request that was given up is ended by the garbage collector, in any context
 
 
 def open_block(block: Block) -> None:
@@ -230,7 +250,7 @@ def bind(**tags: TagValue) -> None:
     dependency that runs in a thread. Outside a request it does nothing but warn
     once: use `with tag(...)` there.
     """
-    scope = _scope.get()
+    scope = request_scope.get()
     if scope is None:
         _warn_unbound()
     else:
@@ -292,7 +312,7 @@ def resolve_tags(
     if scope is not None:
         for source in scope.sources:
             try:
-                layers.append(source())
+                layers.append(source(scope.about))
             except Exception as error:  # noqa: BLE001 - the user's callable may raise anything
                 faults.append(error)
         layers.append(scope.bound)

@@ -112,7 +112,8 @@ class Meter(Pipeline):
         self._watch = self._watch_of(alerts)
         self._headroom = Headroom(self.store, self._bounds_of_calls, self._reserver.rules_for)
         self._start_error: CostmwError | None = None
-        self._started = False
+        self.started = False
+        """Whether `start()` has been tried."""
         meters.remember(self)
 
     def _watch_of(self, alerts: Alerts | Sequence[Channel] | None) -> Watch | None:
@@ -315,11 +316,6 @@ class Meter(Pipeline):
 
     # The meter's own life.
 
-    @property
-    def started(self) -> bool:
-        """Whether `start()` has been tried."""
-        return self._started
-
     def start(self) -> None:
         """Open and check the store, once.
 
@@ -327,23 +323,24 @@ class Meter(Pipeline):
             StoreError: when the store cannot be used; said once, the app then goes on
                 without a store, and events wait in memory.
         """
-        if self._started or not self.enabled:
+        if not self.enabled or not self._is_first_to_start():
             return
-        with self._start_lock:
-            if self.started:
-                return
-            self._started = True
-            try:
-                self.store.open()
-                self._key_ids.prepare()
-                if self._reserver.is_used:
-                    self._writer.keep_holds(self._reserver)
-            except StoreBusy as error:
-                logger.warning("costmw starts while its store is busy: %s", error)
-            except CostmwError as error:
-                self._start_error = error
-                raise
+        try:
+            self.store.open()
+            self._key_ids.prepare()
+            if self._reserver.is_used:
+                self._writer.keep_holds(self._reserver)
+        except StoreBusy as error:
+            logger.warning("costmw starts while its store is busy: %s", error)
+        except CostmwError as error:
+            self._start_error = error
+            raise
         self._watch_for_alerts()
+
+    def _is_first_to_start(self) -> bool:
+        with self._start_lock:
+            was_started, self.started = self.started, True
+        return not was_started
 
     def _watch_for_alerts(self) -> None:
         """Have a thread look for what is worth an alert; costs nothing once it does."""
@@ -387,7 +384,7 @@ class Meter(Pipeline):
         counts = self._writer.counts
         return MeterStatus(
             store=self.store.url,
-            started=self._started,
+            started=self.started,
             committed=counts.committed,
             waiting=self._writer.waiting,
             waiting_seconds=round(self._writer.waiting_seconds, 1),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from costmw.context import Scope, Tags, enter_scope
+from costmw.context import Scope, Tags, leave_scope, request_scope
 from costmw.errors import BudgetExceeded, CostmwError
 from costmw.integrations.cost_headers import cost_headers, keep_costs
 from costmw.integrations.page_place import place_of_page
@@ -15,6 +15,8 @@ from costmw.integrations.payment_required import payment_required, refusal_in
 if TYPE_CHECKING:
     from costmw.dashboard.auth import Auth
     from costmw.meter import Meter
+
+TEMPORARY_REDIRECT = 307
 
 AsgiScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -55,56 +57,58 @@ class CostMiddleware:
         self.route = route
         self.explain_refusals = explain_refusals
         self.response_headers = response_headers
+        self._sources = (self._route_of, self._tags_of)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Handle one request, websocket or lifespan."""
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        if not self.meter.enabled or scope["type"] not in ("http", "websocket"):
+        meter = self.meter
+        if not meter.enabled or kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        if not self.meter.started:
-            await self.in_thread(self.meter.start)
-        request = Scope(self.meter, lambda: self._route_of(scope), lambda: self._tags_of(scope))
-        before = enter_scope(request)
+        if not meter.started:
+            await self.in_thread(meter.start)
+        request = Scope(meter, self._sources, scope)
+        if self.response_headers:
+            keep_costs(request)
+        request.has_answered = kind != "http"  # a websocket has no response to be a refusal
+
+        # No coroutine of its own, which would cost every message as much as all of this.
+        def send_on(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                request.has_answered = True
+                if request.ended_calls or message["status"] == TEMPORARY_REDIRECT:
+                    message = self.start_of_response(message, request)
+            return send(message)
+
+        token = request_scope.set(request)
         try:
-            if scope["type"] == "http":
-                await self._respond(request, scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+            await self.app(scope, receive, send_on)
+        except (BudgetExceeded, BaseExceptionGroup) as error:
+            refusal = refusal_in(error)
+            if request.has_answered or refusal is None:
+                raise
+            await self._refuse(refusal, send_on)
         finally:
-            enter_scope(before)
+            leave_scope(token)
 
     async def in_thread(self, work: Callable[[], object]) -> None:
         """Do what blocks beside the event loop."""
         await asyncio.to_thread(work)
 
-    async def _respond(
-        self, request: Scope, scope: AsgiScope, receive: Receive, send: Send
-    ) -> None:
-        begun = False
-        if self.response_headers:
-            keep_costs(request)
+    def start_of_response(self, message: Message, request: Scope) -> Message:
+        """What the head of a response becomes that has calls behind it, or is a redirect."""
+        costs = _raw(cost_headers(request))
+        return {**message, "headers": [*message.get("headers", ()), *costs]} if costs else message
 
-        async def send_on(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                if costs := _raw(cost_headers(request)):
-                    message = {**message, "headers": [*message.get("headers", ()), *costs]}
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_on)
-        except (BudgetExceeded, BaseExceptionGroup) as error:
-            refusal = refusal_in(error)
-            if begun or refusal is None:
-                raise
-            answer = payment_required(refusal, explain=self.explain_refusals)
-            start = {"status": answer.status, "headers": _raw(answer.headers.items())}
-            await send_on({"type": "http.response.start", **start})
-            await send_on({"type": "http.response.body", "body": answer.body})
+    async def _refuse(self, refusal: BudgetExceeded, send: Send) -> None:
+        answer = payment_required(refusal, explain=self.explain_refusals)
+        start = {"status": answer.status, "headers": _raw(answer.headers.items())}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": answer.body})
 
     def _route_of(self, scope: AsgiScope) -> Tags:
         route = self.route(scope) if self.route is not None else None

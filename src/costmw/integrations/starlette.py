@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from costmw.context import Tags
+from costmw.context import Scope, Tags
 from costmw.errors import MissingExtra
 from costmw.integrations import asgi
 from costmw.integrations.relative import relative_to_slash
@@ -54,7 +54,7 @@ class CostMiddleware(asgi.CostMiddleware):
         response_headers: bool = False,
     ) -> None:
         super().__init__(
-            app,
+            app if meter.enabled else _with_relative_redirects(app),
             meter,
             None if tags is None else lambda scope: tags(HTTPConnection(scope)),
             route_template,
@@ -62,15 +62,13 @@ class CostMiddleware(asgi.CostMiddleware):
             response_headers=response_headers,
         )
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Handle one request, websocket or lifespan."""
-        if scope["type"] == "http" and not scope["path"].endswith("/"):
-            send = with_relative_redirect(scope, send)
-        await super().__call__(scope, receive, send)
-
     async def in_thread(self, work: Callable[[], object]) -> None:
         """Do what blocks beside the event loop, of asyncio or trio."""
         await run_in_threadpool(work)
+
+    def start_of_response(self, message: Message, request: Scope) -> Message:
+        """What the head of a response becomes that has calls behind it, or is a redirect."""
+        return relative_redirect(super().start_of_response(message, request), request.about)
 
 
 def route_template(scope: AsgiScope) -> str | None:
@@ -160,25 +158,32 @@ def _route_among(routes: list[Any], scope: AsgiScope) -> Any:
     return None
 
 
-def with_relative_redirect(scope: AsgiScope, send: Send) -> Send:
-    """Make Starlette's redirect from `/_llmcost` to `/_llmcost/` relative.
+def relative_redirect(message: Message, scope: AsgiScope) -> Message:
+    """Make the head of Starlette's redirect from `/_llmcost` to `/_llmcost/` relative.
 
     It has a host and a path of its own, which lack what a proxy has cut off. Redirects to
     anything else pass as they are.
     """
+    is_redirect = message.get("status") == asgi.TEMPORARY_REDIRECT
+    if not is_redirect or scope["path"].endswith("/") or not _is_before_page(scope):
+        return message
+    headers = [
+        (name, relative_to_slash(value.decode("latin-1")).encode("latin-1"))
+        if name == b"location"
+        else (name, value)
+        for name, value in message["headers"]
+    ]
+    return {**message, "headers": headers}
 
-    async def send_on(message: Message) -> None:
-        if message.get("status") == 307 and _is_before_page(scope):
-            headers = [
-                (name, relative_to_slash(value.decode("latin-1")).encode("latin-1"))
-                if name == b"location"
-                else (name, value)
-                for name, value in message["headers"]
-            ]
-            message = {**message, "headers": headers}
-        await send(message)
 
-    return send_on
+def _with_relative_redirects(app: ASGIApp) -> ASGIApp:
+    async def redirect(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        async def send_on(message: Message) -> None:
+            await send(relative_redirect(message, scope))
+
+        await app(scope, receive, send_on)
+
+    return redirect
 
 
 def _is_before_page(scope: AsgiScope) -> bool:

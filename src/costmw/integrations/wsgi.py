@@ -8,7 +8,7 @@ from contextvars import Context, copy_context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from costmw.context import Scope, Tags, enter_scope
+from costmw.context import Scope, Tags, request_scope
 from costmw.errors import BudgetExceeded
 from costmw.integrations.cost_headers import cost_headers, keep_costs
 from costmw.integrations.page_place import place_of_page
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from costmw.dashboard.auth import Auth
     from costmw.meter import Meter
 
+Given = tuple[str, list[tuple[str, str]], "OptExcInfo | None"]
 RouteOf = Callable[["WSGIEnvironment"], str | None]
 
 
@@ -55,19 +56,21 @@ class CostMiddleware:
         self.route = route
         self.explain_refusals = explain_refusals
         self.response_headers = response_headers
+        self._sources = (self._route_of, self._tags_of)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
-        if not self.meter.enabled:
-            return self.app(environ, start_response)
-        if not self.meter.started:
-            self.meter.start()
-        context = copy_context()
-        request = Scope(self.meter, lambda: self._route_of(environ), lambda: self._tags_of(environ))
-        context.run(enter_scope, request)
+        meter = self.meter
+        if not meter.started:
+            if not meter.enabled:
+                return self.app(environ, start_response)
+            meter.start()
+        request = Scope(meter, self._sources, environ)
         if self.response_headers:
             keep_costs(request)
-        head = _Head(start_response, request, explain_refusals=self.explain_refusals)
+        context = copy_context()
+        context.run(request_scope.set, request)
+        head = _Head(start_response, request, self)
         try:
             body = context.run(self.app, environ, head.start)
         except (BudgetExceeded, BaseExceptionGroup) as error:
@@ -89,35 +92,38 @@ class CostMiddleware:
 class _Head:
     """The head of a response, kept back until its body begins: a refusal can still replace it."""
 
+    __slots__ = ("_given", "_middleware", "_request", "_start_response", "_write")
+
     def __init__(
-        self, start_response: StartResponse, request: Scope, *, explain_refusals: bool
+        self, start_response: StartResponse, request: Scope, middleware: CostMiddleware
     ) -> None:
         self._start_response = start_response
         self._request = request
-        self._explain_refusals = explain_refusals
-        self._given: tuple[str, list[tuple[str, str]], OptExcInfo | None] | None = None
-        self._is_out = False
-        self._write: Callable[[bytes], object] = lambda data: None
+        self._middleware = middleware
+        self._given: Given | None = None
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
         """What the app calls for `start_response`."""
-        if exc_info is None:
+        if self._given is not None and exc_info is None:
             self.send()  # a second one is wrong, which the server shall say
         self._given = (status, headers, exc_info)
-        if self._is_out:
+        if self._request.has_answered:
             self.send()
         return self._send_and_write
 
     def send(self) -> None:
         """Hand the head to the server, once, with what the request's calls cost."""
-        given, self._given = self._given, None
+        given = self._given
         if given is None:
             return
-        self._is_out = True
+        self._given = None
+        request = self._request
+        request.has_answered = True
         status, headers, exc_info = given
-        headers = [*headers, *cost_headers(self._request)]
+        if request.ended_calls:
+            headers = [*headers, *cost_headers(request)]
         if exc_info is None:
             self._write = self._start_response(status, headers)
         else:
@@ -130,9 +136,9 @@ class _Head:
             BaseException: the error itself where it is anything else, or the head is out.
         """
         refusal = refusal_in(error)
-        if refusal is None or self._is_out:
+        if refusal is None or self._request.has_answered:
             raise error
-        answer = payment_required(refusal, explain=self._explain_refusals)
+        answer = payment_required(refusal, explain=self._middleware.explain_refusals)
         status = HTTPStatus(answer.status)
         self._given = (f"{status.value} {status.phrase}", list(answer.headers.items()), None)
         self.send()

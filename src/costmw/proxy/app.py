@@ -175,7 +175,7 @@ class ProxyApp:
         outer = current_scope()
         scope = outer if outer is not None else RequestScope(self._meter)
         # A header may add to what is known, and change none of it.
-        scope.sources = (lambda: said, *scope.sources, lambda: known)
+        scope.sources = (lambda _: said, *scope.sources, lambda _: known)
         enter_scope(scope)
 
     async def _start_meter(self) -> None:

@@ -91,15 +91,16 @@ class CostMiddleware:
             await load_user_async(request)
 
     def _scope_of(self, request: HttpRequest) -> Scope:
-        scope = Scope(
-            self.meter,
-            lambda: _route_of(request),
-            lambda: user_tags(request) if self.settings.user else {},
-            lambda: self.settings.tags(request) if self.settings.tags is not None else {},
-        )
+        scope = Scope(self.meter, (_route_of, self._user_of, self._tags_of), request)
         if self.settings.response_headers:
             keep_costs(scope)
         return scope
+
+    def _user_of(self, request: HttpRequest) -> Tags:
+        return user_tags(request) if self.settings.user else {}
+
+    def _tags_of(self, request: HttpRequest) -> Tags:
+        return self.settings.tags(request) if self.settings.tags is not None else {}
 
     def _completed(
         self, request: HttpRequest, response: HttpResponseBase, scope: Scope
