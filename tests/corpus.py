@@ -32,6 +32,7 @@ from costmw import Config, Meter
 from costmw.events import UsageEvent
 from costmw.money import format_usd
 from costmw.providers import registry
+from costmw.providers.base import Match
 
 COLUMNS = (
     "exchanges",
@@ -205,7 +206,7 @@ class Replay:
         self.meter.close()
 
 
-def match_of(exchange: Exchange, api: str | None = None) -> registry.Match | None:
+def match_of(exchange: Exchange, api: str | None = None) -> Match | None:
     """The format of an exchange, by its host and path, or by `api`."""
     url = urlsplit(exchange.url)
     port = f":{url.port}" if url.port else ""

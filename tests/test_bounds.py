@@ -18,7 +18,8 @@ from costmw.money import MAX_PICO
 from costmw.price_list import PriceList
 from costmw.price_overrides import PriceOverride
 from costmw.pricing import Pricing
-from costmw.providers.base import WireFormat
+from costmw.providers.base import Match, WireFormat
+from costmw.providers.known import PROVIDERS, find_provider
 from costmw.providers.most_used import (
     CLAUDE_TOOLS_TOKENS,
     CONTEXT_ASSUMED,
@@ -28,7 +29,7 @@ from costmw.providers.most_used import (
     TEMPLATE_TOKENS,
     TOOLS_TOKENS,
 )
-from costmw.providers.registry import FAMILIES, PROVIDERS, Match, find_provider, match
+from costmw.providers.registry import FAMILIES, match
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SIZE = 1_000

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "costmw"
 
 # From the bottom up: a part imports only what stands before it, or beside it in its own set.
 LAYERS: list[set[str]] = [
-    {"errors", "hosts", "listening", "money", "events", "periods"},
+    {"errors", "hosts", "listening", "money", "events", "periods", "toml_file"},
     {"context"},
     {"providers"},
     {"chargeable", "price_list", "price_overrides", "pricing", "worst_prices", "bounds"},

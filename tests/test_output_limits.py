@@ -21,7 +21,8 @@ from costmw import Budget, BudgetExceeded, Config, Meter
 from costmw.capture.clients import base
 from costmw.capture.clients.request_body import changed_body
 from costmw.price_overrides import PriceOverride
-from costmw.providers.registry import find_provider, match
+from costmw.providers.known import find_provider
+from costmw.providers.registry import match
 from costmw.testing import FakeProvider, Reply
 from test_sdk_matrix import CHAT_USAGE, HELLO, drained, settled
 from test_ways_in import WAYS, Way, close, key

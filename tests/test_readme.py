@@ -18,7 +18,7 @@ from conftest import events_of
 from costmw import Config, Meter
 from costmw.config import VARIABLES
 from costmw.price_overrides import load_overrides
-from costmw.providers.registry import PROVIDERS
+from costmw.providers.known import PROVIDERS
 from costmw.testing import FakeProvider, Reply
 from test_sdk_matrix import RESPONSE, RESPONSE_USAGE
 

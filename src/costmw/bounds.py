@@ -12,10 +12,11 @@ from pydantic_core import to_json
 from costmw.chargeable import Asked, Chargeable
 from costmw.money import MAX_PICO
 from costmw.pricing import Pricing
+from costmw.providers.base import Match
 from costmw.providers.hosted_tools import Advisor
+from costmw.providers.known import find_provider
 from costmw.providers.most_media import MOST_MEDIA
 from costmw.providers.most_used import CONTEXT_ASSUMED, Asking, MostUsed, most_used
-from costmw.providers.registry import Match, find_provider
 from costmw.worst_prices import Kinds
 
 Json = Mapping[str, Any]

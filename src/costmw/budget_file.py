@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
@@ -11,6 +10,7 @@ from typing import Any
 
 from costmw.budgets import Budget
 from costmw.errors import ConfigError
+from costmw.toml_file import read_toml
 
 _KEYS = tuple(field.name for field in fields(Budget))
 
@@ -45,12 +45,7 @@ def tables_of(path: Path) -> Mapping[str, Any]:
     Raises:
         ConfigError: when it cannot be read, or has something else too.
     """
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except OSError as error:
-        raise ConfigError(f"cannot read the budgets file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the budgets file {path} is not TOML: {error}") from error
+    tables = read_toml(path, "the budgets file")
     if strange := sorted(set(tables) - _TABLES):
         raise ConfigError(
             f"the budgets file {path} has {strange[0]!r}; it may have [[budgets]] and [alerts]"

@@ -8,7 +8,6 @@ blocks opened by `tag()` form an immutable chain, so that every task has its own
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -356,5 +355,7 @@ def _cut(text: str, limit: int) -> str:
         text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     if len(text) <= limit:
         return text
+    import hashlib  # takes milliseconds, and few texts are as long
+
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
     return f"{text[: limit - 13]}~{digest}"

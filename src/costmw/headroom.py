@@ -12,10 +12,10 @@ from costmw.caps.book import LimitUse
 from costmw.caps.rules import Rule
 from costmw.errors import ConfigError
 from costmw.money import parse_usd, plain_usd, to_pico
-from costmw.store.base import Store
 
 if TYPE_CHECKING:
     from costmw.bounds import Bounds
+    from costmw.store.base import Store
 
 
 @dataclass(frozen=True, slots=True)

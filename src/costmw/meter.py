@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from costmw import meters
-from costmw.budget_file import combined, load_budgets
 from costmw.budgets import Budget
 from costmw.caps.rules import Rule
 from costmw.capture.manual import RecordArguments
@@ -23,7 +22,6 @@ from costmw.events import UsageEvent
 from costmw.headroom import Allowance, Headroom
 from costmw.pipeline import Pipeline
 from costmw.store.greenlets import MadeLate
-from costmw.store.layers import open_store
 
 if TYPE_CHECKING:
     from costmw.alerts.channel import Channel
@@ -97,9 +95,14 @@ class Meter(Pipeline):
         config: Config | None = None,
     ) -> None:
         config = config or Config.from_environment()
+        from costmw.store.layers import open_store
+
         opened = open_store(store, config)
         path = config.budgets_file
-        budgets = combined(budgets, load_budgets(path), path) if path else budgets
+        if path:
+            from costmw.budget_file import combined, load_budgets
+
+            budgets = combined(budgets, load_budgets(path), path)
         self.budgets = _distinct(budgets)
         super().__init__(
             opened,
@@ -152,7 +155,8 @@ class Meter(Pipeline):
         """
         from costmw.capture.clients.base import Capture
         from costmw.capture.clients.sdk import find_http_clients
-        from costmw.providers.registry import find_provider, formats_of
+        from costmw.providers.known import find_provider
+        from costmw.providers.registry import formats_of
 
         found = find_http_clients(client)
         if api is not None:

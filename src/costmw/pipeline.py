@@ -29,8 +29,7 @@ from costmw.context import Origin, Tags
 from costmw.events import Outcome, OutcomeKind, Reservation, Usage, UsageEvent, new_id
 from costmw.price_overrides import load_overrides
 from costmw.pricing import Pricing
-from costmw.providers.base import Reading
-from costmw.providers.registry import Match
+from costmw.providers.base import Match, Reading
 from costmw.store.acknowledgement import Acknowledgement, wait_anywhere
 from costmw.store.writer import Writer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -12,7 +11,7 @@ from typing import Any
 
 from costmw.errors import ConfigError
 from costmw.money import parse_usd
-from costmw.providers.registry import find_provider
+from costmw.providers.known import find_provider
 
 _PRICE_KEYS = {
     "input": "input_mtok",
@@ -86,13 +85,10 @@ def load_overrides(path: Path | str) -> tuple[PriceOverride, ...]:
     Raises:
         ConfigError: when the file or an entry cannot be read.
     """
+    from costmw.toml_file import read_toml
+
     path = Path(path)
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except OSError as error:
-        raise ConfigError(f"cannot read the price file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the price file {path} is not TOML: {error}") from error
+    tables = read_toml(path, "the price file")
     entries = tables.get("price", [])
     if not isinstance(entries, list) or set(tables) - {"price"}:
         raise ConfigError(f"the price file {path} may only have [[price]] tables")

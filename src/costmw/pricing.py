@@ -15,7 +15,7 @@ from costmw.events import CostSource, Price, Usage, UsageEvent
 from costmw.money import MAX_PICO, exact, to_pico
 from costmw.price_list import KEPT_AT_MOST, STANDARD, Listed, PriceList, UnitPrices, counts_of
 from costmw.price_overrides import PriceOverride
-from costmw.providers.registry import Provider, find_provider
+from costmw.providers.known import Provider, find_provider
 from costmw.worst_prices import WorstPrices
 
 logger = logging.getLogger("costmw")

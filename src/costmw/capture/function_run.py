@@ -12,8 +12,7 @@ from costmw.capture.manual import RecordArguments, checked
 from costmw.capture.refusing import ANY_AMOUNT
 from costmw.context import Block, close_block, open_block
 from costmw.meters import current_meter
-from costmw.providers.base import Reading, WireFormat
-from costmw.providers.registry import Match
+from costmw.providers.base import Match, Reading, WireFormat
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 
@@ -43,4 +42,6 @@ class KeyIds:
         """The fingerprint of a key, 16 hexadecimal digits; None without a key or a secret."""
         if not api_key or not self.prepare() or self._secret is None:
             return None
+        import hashlib  # takes milliseconds, which a start without calls need not
+
         return hashlib.blake2b(api_key.encode(), key=self._secret, digest_size=8).hexdigest()

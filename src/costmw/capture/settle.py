@@ -12,8 +12,7 @@ from costmw.capture.estimate import TokenRatios
 from costmw.context import Origin
 from costmw.events import Price, Status, Submission, Usage, UsageEvent
 from costmw.pricing import Pricing, unpriced
-from costmw.providers.base import Reading, add, answer_bytes
-from costmw.providers.registry import Match
+from costmw.providers.base import Match, Reading, add, answer_bytes
 
 End = Literal["end", "closed", "failed", "dropped"]
 """How a body ended: read to its end, closed early, by an exception, by nobody."""

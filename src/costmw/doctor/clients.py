@@ -12,7 +12,8 @@ from costmw.doctor.case import Case
 from costmw.doctor.finding import Finding
 from costmw.doctor.living import Living, host_of, importer_of, path_of, sessions
 from costmw.doctor.urls import told
-from costmw.providers.registry import PROVIDERS, provider_of_host
+from costmw.providers.known import PROVIDERS
+from costmw.providers.registry import provider_of_host
 
 FOLLOW_ALL = "meter.instrument_all(), once at the start, follows every client there is"
 

@@ -14,7 +14,8 @@ from costmw.doctor.finding import Finding
 from costmw.doctor.urls import told
 from costmw.errors import ConfigError
 from costmw.price_overrides import load_overrides
-from costmw.providers.registry import find_provider, provider_of_host
+from costmw.providers.known import find_provider
+from costmw.providers.registry import provider_of_host
 from costmw.store.layers import ledger_of
 from costmw.store.sqlite import SqliteStore
 

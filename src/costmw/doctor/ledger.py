@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from costmw.doctor.case import Case, Ledger, counted, listed
 from costmw.doctor.finding import Finding
 from costmw.events import UsageEvent
-from costmw.providers.registry import find_provider
+from costmw.providers.known import find_provider
 
 WHO = ("user", "tenant", "feature", "team")
 """Tags that say who a call is for."""

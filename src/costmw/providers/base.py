@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic_core import from_json
 
 from costmw.events import NOTHING, Usage
+from costmw.providers.known import Provider
 
 Json = Mapping[str, Any]
 
@@ -176,6 +177,20 @@ class WireFormat:
     lines: bool = False
     include_usage: bool = False
     method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The format of an exchange and who bills it; no provider when the host is unknown.
+
+    `model` is the model that the path names, where it does, and `submission` the id
+    under which the results were asked for.
+    """
+
+    format: WireFormat
+    provider: Provider | None
+    model: str | None = None
+    submission: str | None = None
 
 
 def json_object(data: bytes) -> Json:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from costmw.capture.clients.base import Capture
 from costmw.errors import MissingExtra
-from costmw.providers.registry import find_provider
+from costmw.providers.known import find_provider
 from costmw.proxy.headers import RawHeaders
 from costmw.proxy.pools import way_to
 from costmw.proxy.settings import ProxyConfig

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from costmw.errors import ConfigError
-from costmw.providers.registry import PROVIDERS, Provider, find_provider, formats_of
+from costmw.providers.known import PROVIDERS, Provider, find_provider
+from costmw.providers.registry import formats_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PATH = re.compile(r"[!$&'()*+,;=:@\w.~%/-]*", re.ASCII)

@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from costmw.store.base import Store
+if TYPE_CHECKING:
+    from costmw.store.base import Store
 
 logger = logging.getLogger("costmw")
 

@@ -25,7 +25,6 @@ from costmw.events import Amendment, Record, Release, Reservation, UsageEvent
 from costmw.store.acknowledgement import Acknowledgement, release_all
 from costmw.store.greenlets import MadeLate
 from costmw.store.hold_keeper import Holder, HoldKeeper
-from costmw.store.retention import Retention
 
 if TYPE_CHECKING:
     from costmw.config import Config
@@ -89,6 +88,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closing = 0
         self._behind = 0
+        from costmw.store.retention import Retention
+
         self._retention = Retention(self._store, self._config.keep_days)
         self._keeper: HoldKeeper | None = None
 

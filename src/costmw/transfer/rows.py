@@ -13,7 +13,7 @@ from costmw.context import resolve_tags
 from costmw.events import CostSource, Price, Status, Usage, UsageEvent
 from costmw.pricing import Pricing
 from costmw.providers.base import MAX_COUNT, UnreadableUsage, check, storable
-from costmw.providers.registry import PROVIDERS, find_provider
+from costmw.providers.known import PROVIDERS, find_provider
 from costmw.transfer import values
 from costmw.transfer.cells import cell_text
 from costmw.transfer.columns import IMPORTED

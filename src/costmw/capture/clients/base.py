@@ -21,7 +21,8 @@ from costmw.capture.reserving import Request
 from costmw.errors import BudgetExceeded
 from costmw.providers import registry
 from costmw.providers.base import Reading
-from costmw.providers.registry import Api, Provider
+from costmw.providers.known import Provider, find_provider
+from costmw.providers.registry import Api
 
 if TYPE_CHECKING:
     from costmw.capture.call import Call
@@ -73,8 +74,8 @@ class Capture:
     ) -> None:
         self.meter = meter
         self.api = api
-        self.provider = registry.find_provider(provider) if provider else None
-        self.usual = registry.find_provider(usual) if usual else None
+        self.provider = find_provider(provider) if provider else None
+        self.usual = find_provider(usual) if usual else None
         self.include_usage = include_usage
         self._knows = lru_cache(maxsize=1024)(self._knows_host)
 

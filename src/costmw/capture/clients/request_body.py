@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from costmw.providers.base import Match
 from costmw.providers.limits import with_output_limit
-from costmw.providers.registry import Match
 
 Json = Mapping[str, Any]
 
